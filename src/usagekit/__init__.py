@@ -1,0 +1,74 @@
+"""Who uses my app, how much, and what do the tokens cost?
+
+The names below are loaded when they are first used, so that importing usagekit costs an app nothing.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from usagekit.context import Identity, bind, bound
+    from usagekit.errors import (
+        ConfigurationError,
+        MissingDependencyError,
+        QueryError,
+        Rejected,
+        RetryAfter,
+        StorageError,
+        UsagekitError,
+    )
+    from usagekit.event import UsageEvent
+    from usagekit.query import UsageQuery, UsageReport, usage
+    from usagekit.recorder import Recorder, record_tokens, set_default_recorder, track
+
+__all__ = [
+    "ConfigurationError",
+    "Identity",
+    "MissingDependencyError",
+    "QueryError",
+    "Recorder",
+    "Rejected",
+    "RetryAfter",
+    "StorageError",
+    "UsageEvent",
+    "UsageQuery",
+    "UsageReport",
+    "UsagekitError",
+    "bind",
+    "bound",
+    "record_tokens",
+    "set_default_recorder",
+    "track",
+    "usage",
+]
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "Identity": "context",
+    "Recorder": "recorder",
+    "UsageEvent": "event",
+    "UsageQuery": "query",
+    "UsageReport": "query",
+    "bind": "context",
+    "bound": "context",
+    "record_tokens": "recorder",
+    "set_default_recorder": "recorder",
+    "track": "recorder",
+    "usage": "query",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        msg = f"module 'usagekit' has no attribute {name!r}"
+        raise AttributeError(msg)
+    from importlib import import_module
+
+    value = getattr(import_module(f"usagekit.{_MODULES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted((*globals(), *__all__))

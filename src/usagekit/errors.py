@@ -1,0 +1,64 @@
+"""What usagekit raises, and when.
+
+Set-up and reading raise early and say what to do; capturing never raises into the host app.
+
+    UsagekitError
+    ├── ConfigurationError   (ValueError)    an option or an environment variable that cannot work
+    ├── MissingDependencyError (ImportError) an extra that is not installed
+    ├── QueryError           (ValueError)    a question that cannot be asked
+    ├── StorageError         (OSError)       a ledger or a journal that cannot be used
+    ├── RetryAfter                           raised by a sink: try the same batch again later
+    └── Rejected                             raised by a sink: this batch will never be taken
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigurationError",
+    "MissingDependencyError",
+    "QueryError",
+    "Rejected",
+    "RetryAfter",
+    "StorageError",
+    "UsagekitError",
+]
+
+
+class UsagekitError(Exception):
+    """The root of everything usagekit raises."""
+
+
+class ConfigurationError(UsagekitError, ValueError):
+    """An option or an environment variable that cannot work; raised when the object is built."""
+
+
+class MissingDependencyError(UsagekitError, ImportError):
+    """A feature whose extra is not installed; the message names the pip command."""
+
+
+class QueryError(UsagekitError, ValueError):
+    """A question that cannot be asked: an unknown name, a bad range or zone; says what is allowed."""
+
+
+class StorageError(UsagekitError, OSError):
+    """A ledger or journal directory that cannot be used; says why and what to do."""
+
+
+class RetryAfter(UsagekitError):  # noqa: N818  it is an instruction to the delivery, named after the header
+    """Raised by `Sink.write`: the sink asks for the same batch again after `seconds`.
+
+    Args:
+        seconds: how long to wait before the next try; 0 or more, capped at one hour.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"try again in {seconds:g} s")
+        self.seconds = seconds
+
+
+class Rejected(UsagekitError):  # noqa: N818  the sink's verdict, not a fault
+    """Raised by `Sink.write`: the batch as it is will never be taken.
+
+    A batch of several events is then halved until the events at fault stand alone; those go to the
+    dead letters with this message, the others are delivered.
+    """
