@@ -1,0 +1,202 @@
+"""Carrying events from the ledger to a sink, at least once, one frozen batch at a time.
+
+The end of a batch and its id are in the ledger before it is first sent, so every retry, by this process or the next,
+is the same batch. What a sink will never take is found by halving and parked as a dead letter; the rest goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from usagekit._store import record as records
+from usagekit._store.schema import BLOCK_SHIFT, Transaction, connect
+from usagekit.errors import Rejected, RetryAfter
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+
+    from usagekit.backends import Sink
+    from usagekit.event import UsageEvent
+
+FIRST_WAIT = 0.25  # seconds after the first failure
+LONGEST_WAIT = 60.0
+LONGEST_ASKED = 3600.0  # a sink may ask for this long
+
+_EVENTS = """
+SELECT e.seq, j.name || '-' || (r.first_number + e.seq - r.first_seq), b.base_us + e.offset_us,
+    s.kind, s.event, s.status, s.route, s.provider, s.model, s.cost_source, s.aborted,
+    u.name, o.name, x.weight, x.quantity, x.other_output, x.attributes,
+    e.latency_us, e.tail_us, e.output, e.input, e.cost_nano, e.cache_read, e.cache_write, e.reasoning
+FROM events e
+JOIN blocks b ON b.block = e.seq >> :shift
+JOIN runs r ON r.first_seq = (SELECT max(first_seq) FROM runs WHERE first_seq <= e.seq)
+JOIN journals j ON j.id = r.journal
+JOIN shapes s ON s.id = e.shape
+JOIN subjects p ON p.id = e.subject
+JOIN users u ON u.id = p.user
+JOIN orgs o ON o.id = p.org
+JOIN extras x ON x.id = p.extra
+WHERE e.seq > :after AND e.seq <= :end
+ORDER BY e.seq
+LIMIT :limit
+"""
+
+
+def read_events(connection: sqlite3.Connection, after: int, end: int, limit: int = -1) -> list[tuple[int, UsageEvent]]:
+    """Give the events with `after < seq <= end` and their sequence numbers, in import order."""
+    values = {"shift": BLOCK_SHIFT, "after": after, "end": end, "limit": limit}
+    attributes_at = 16
+    return [
+        (
+            row[0],
+            records.event_of_row((*row[1:attributes_at], json.loads(row[attributes_at]), *row[attributes_at + 1 :])),
+        )
+        for row in connection.execute(_EVENTS, values)
+    ]
+
+
+def last_seq(connection: sqlite3.Connection) -> int:
+    """Give the sequence number of the last imported event; 0 when there was none."""
+    return connection.execute("SELECT value - 1 FROM counters WHERE name='next_seq'").fetchone()[0]  # type: ignore[no-any-return]
+
+
+class Backoff:
+    """How long to wait before the next try: growing, jittered, and as the sink asks."""
+
+    def __init__(self) -> None:
+        self._wait = 0.0
+
+    def succeeded(self) -> None:
+        """Begin anew."""
+        self._wait = 0.0
+
+    def failed(self, error: BaseException) -> float:
+        """Give the seconds to wait after `error`."""
+        if isinstance(error, RetryAfter):
+            return min(max(0.0, error.seconds), LONGEST_ASKED)
+        spread = random.uniform(FIRST_WAIT, max(FIRST_WAIT, self._wait * 3))  # noqa: S311  jitter
+        self._wait = min(LONGEST_WAIT, spread)
+        return self._wait
+
+
+def send(sink: Sink, events: Sequence[UsageEvent], batch_id: str) -> list[tuple[UsageEvent, Rejected]]:
+    """Write a batch to `sink`; returns the events it will never take.
+
+    Any other failure of the sink passes through: then the whole batch is to be sent again.
+    """
+    try:
+        sink.write(events, batch_id=batch_id)
+    except Rejected as verdict:
+        if len(events) == 1:
+            return [(events[0], verdict)]
+        half = len(events) // 2
+        # The parts' ids follow from the whole's, so that trying again gives the same parts the same ids.
+        return send(sink, events[:half], f"{batch_id}.0") + send(sink, events[half:], f"{batch_id}.1")
+    return []
+
+
+class Delivery:
+    """One sink's way through the ledger, for one process. One thread at a time may use it.
+
+    Args:
+        path: the ledger.
+        name: under which the sink's cursor is kept; the same in every process and after every restart.
+        sink: where to.
+        spool_of: where the ledger is nothing but the spool of some sinks, the names of all of them: events that each
+            of them has are dropped. Empty where the ledger keeps its events.
+    """
+
+    def __init__(self, path: str, name: str, sink: Sink, *, spool_of: tuple[str, ...] = ()) -> None:
+        self.name = name
+        self._sink = sink
+        self._spool_of = spool_of
+        self._connection = connect(path)
+
+    def close(self) -> None:
+        """Close the connection; the sink is its owner's to close."""
+        self._connection.close()
+
+    def step(self) -> int:
+        """Send one batch; returns how many events were settled, 0 when none are waiting.
+
+        Raises what the sink raised, or `sqlite3.Error`: the same batch comes again at the next step.
+        """
+        batch = self._frozen_batch()
+        if batch is None:
+            return 0
+        batch_id, after, end = batch
+        events = [event for _, event in read_events(self._connection, after, end)]
+        dead = send(self._sink, events, batch_id) if events else []
+        self._settle(batch_id, end, len(events) - len(dead), dead)
+        return end - after
+
+    def _frozen_batch(self) -> tuple[str, int, int] | None:
+        execute = self._connection.execute
+        find = "SELECT batch_id, delivered_seq, batch_end FROM sinks WHERE name=?"
+        row = execute(find, (self.name,)).fetchone()
+        if row is not None and row[0] is not None:
+            return row  # type: ignore[no-any-return]
+        after = 0 if row is None else row[1]
+        end = min(last_seq(self._connection), after + max(1, self._sink.max_batch))
+        if end <= after:
+            return None
+        with Transaction(self._connection):
+            execute("INSERT INTO sinks VALUES (?,0,0,NULL,NULL) ON CONFLICT DO NOTHING", (self.name,))
+            execute(
+                "UPDATE sinks SET batch_id=?, batch_end=? WHERE name=? AND batch_id IS NULL AND delivered_seq=?",
+                (os.urandom(12).hex(), end, self.name, after),
+            )
+            row = execute(find, (self.name,)).fetchone()
+        # Another process may have been here in between; then there may be nothing left to do.
+        return None if row[0] is None else row
+
+    def _settle(self, batch_id: str, end: int, delivered: int, dead: list[tuple[UsageEvent, Rejected]]) -> None:
+        execute = self._connection.execute
+        with Transaction(self._connection):
+            settled = execute(
+                "UPDATE sinks SET delivered_seq=?, delivered=delivered+?, batch_id=NULL, batch_end=NULL"
+                " WHERE name=? AND batch_id=?",
+                (end, delivered, self.name, batch_id),
+            ).rowcount
+            if not settled:
+                return  # the same batch was sent, and settled, by another process
+            now = datetime.now(UTC).isoformat()
+            for event, verdict in dead:
+                execute(
+                    "INSERT INTO dead_letters (sink, event_id, event, reason, at) VALUES (?,?,?,?,?)",
+                    (self.name, event.id, _as_json(event), str(verdict), now),
+                )
+            if self._spool_of:
+                self._drop_delivered()
+
+    def _drop_delivered(self) -> None:
+        execute = self._connection.execute
+        marks = ",".join("?" * len(self._spool_of))
+        known, everywhere = execute(
+            f"SELECT count(*), min(delivered_seq) FROM sinks WHERE name IN ({marks})",
+            self._spool_of,
+        ).fetchone()
+        if known < len(self._spool_of):
+            return
+        execute("DELETE FROM events WHERE seq <= ?", (everywhere,))
+        execute("DELETE FROM blocks WHERE block < (? + 1) >> ?", (everywhere, BLOCK_SHIFT))
+        execute(
+            "DELETE FROM runs WHERE first_seq < (SELECT max(first_seq) FROM runs WHERE first_seq <= ?)", (everywhere,)
+        )
+
+
+def _as_json(event: UsageEvent) -> str:
+    from dataclasses import fields
+
+    values = {field.name: getattr(event, field.name) for field in fields(event)}
+    values |= {
+        "time": event.time.isoformat(),
+        "cost_usd": None if event.cost_usd is None else f"{event.cost_usd:f}",
+        "attributes": dict(event.attributes),
+    }
+    return json.dumps(values, allow_nan=False)

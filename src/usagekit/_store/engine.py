@@ -1,0 +1,311 @@
+"""What moves events on: from the journals into the ledger, and from there to each sink.
+
+One `Engine` per recorder. In every process that records it starts one thread for importing and one per sink, when the
+first event comes. Nothing depends on them: they only shorten the delay, and any process can do the work of a dead one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import os
+import sqlite3
+import threading
+from itertools import count
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from usagekit._store.delivery import Backoff, Delivery
+from usagekit._store.journal import MemoryJournal, files
+from usagekit._store.ledger import Importer
+from usagekit._store.schema import connect, is_busy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from usagekit._guard import Guard
+    from usagekit._store.journal import Journal
+    from usagekit.backends import Sink
+
+IMPORT_SECONDS = 0.1  # between looks at the journals
+ADOPT_SECONDS = 1.0  # between looks for what the dead left
+DELIVER_SECONDS = 0.2
+ELECT_SECONDS = 1.0  # between attempts to become a sink's sender
+BUSY_WAIT = 0.005
+MEMORY_RECORDS = 1000  # taken from a queue in memory at a time
+EXIT_SECONDS = 2.0
+
+_abandoned: list[object] = []
+"""What forks' children inherited: SQLite connections must neither be used nor closed there, so they stay referenced."""
+
+
+class Engine:
+    """Imports and delivers for one recorder, in whatever process it finds itself in.
+
+    Args:
+        path: the ledger; `schema.prepare` has seen it.
+        journal: where events are accepted.
+        sinks: by the name under which their cursors are kept.
+        keeps: whether the ledger keeps its events, or is only the sinks' spool.
+        guard: counts and logs what fails.
+        on_delivery: told the sink's name, and how many events were settled or what went wrong; on the sink's thread.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        journal: Journal | MemoryJournal,
+        sinks: dict[str, Sink],
+        *,
+        keeps: bool,
+        guard: Guard,
+        on_delivery: Callable[[str, int | BaseException], None],
+    ) -> None:
+        self.path = path
+        self.directory = journals_of(path)
+        self.journal = journal
+        self.sinks = sinks
+        self.keeps = keeps
+        self.guard = guard
+        self.on_delivery = on_delivery
+        self._crews: dict[int, _Crew] = {}
+        self._closed = False
+        journal.on_begin = self._start
+        _engines.add(self)
+
+    def _start(self) -> None:
+        if not self._closed:
+            self._crew().start()
+
+    def flush(self, timeout: float) -> bool:
+        """Import what every journal holds now; False where `timeout` seconds did not suffice."""
+        return self._crew().flush(monotonic() + timeout)
+
+    def close(self, timeout: float) -> bool:
+        """Stop this process's threads and import what is left; False where `timeout` seconds did not suffice."""
+        self._closed = True
+        return self._crew().close(monotonic() + timeout)
+
+    def status(self) -> dict[str, Any]:
+        """Give what the ledger says of itself; the same in every process."""
+        return status_of(self.path, tuple(self.sinks))
+
+    def _crew(self) -> _Crew:
+        pid = os.getpid()
+        crew = self._crews.get(pid)
+        if crew is None:
+            if self._crews:
+                _abandoned.append(self._crews)
+                self._crews = {}
+            crew = self._crews.setdefault(pid, _Crew(self))
+        return crew
+
+
+_engines: WeakSet[Engine] = WeakSet()
+
+
+@atexit.register
+def _close_at_exit() -> None:
+    # Only shortens the delay: what is not imported here, the next process imports.
+    deadline = monotonic() + EXIT_SECONDS
+    for engine in list(_engines):
+        engine.close(max(0.0, deadline - monotonic()))
+
+
+def journals_of(path: str) -> str:
+    """Give the directory that holds the journals of the ledger at `path`."""
+    return path + "-journals"
+
+
+class _Crew:
+    """The threads of one process, and the one importer they share."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._importer: Importer | None = None
+        self._importing = threading.Lock()
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._started = count().__next__
+        self._adopted = float("-inf")
+
+    def start(self) -> None:
+        if self._started():  # only the first caller is told 0
+            return
+        jobs: list[tuple[str, Callable[[], None]]] = [("usagekit-import", self._import_until_stopped)]
+        for name, sink in self._engine.sinks.items():
+            jobs.append((f"usagekit-{name}", _Sender(self._engine, name, sink, self._stop).run))
+        for name, job in jobs:
+            thread = threading.Thread(target=job, name=name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                # No thread may be started while the interpreter ends: the next process imports what we accept.
+                self._engine.guard.noted("thread", error)
+                return
+            self._threads.append(thread)
+
+    def flush(self, deadline: float) -> bool:
+        if not self._importing.acquire(timeout=max(0.0, deadline - monotonic())):
+            return False
+        try:
+            sizes = {name: size for name, _, size in files(self._engine.directory)}
+            while True:
+                taken = self._advance()
+                if taken == 0 or (taken and self._importer is not None and self._importer.reached(sizes)):
+                    return True
+                if monotonic() > deadline:
+                    return False
+                if taken is None:
+                    sleep(BUSY_WAIT)
+        finally:
+            self._importing.release()
+
+    def close(self, deadline: float) -> bool:
+        self._stop.set()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - monotonic()))
+        self._engine.journal.release()
+        done = self.flush(deadline)
+        if self._importing.acquire(timeout=max(0.0, deadline - monotonic())):
+            if done:
+                self._adopt()
+            self._drop_importer()
+            self._importing.release()
+        return done
+
+    def _import_until_stopped(self) -> None:
+        wait = IMPORT_SECONDS
+        while not self._stop.wait(wait):
+            with self._importing:
+                taken = self._advance()
+                if monotonic() - self._adopted >= ADOPT_SECONDS:
+                    self._adopt()
+            self._engine.journal.measure()
+            wait = 0.0 if taken else IMPORT_SECONDS
+
+    def _advance(self) -> int | None:
+        """Import one batch; returns how many records it held, or None where it could not be done now."""
+        try:
+            if self._importer is None:
+                self._importer = Importer(self._engine.path, self._engine.directory)
+            return self._step(self._importer)
+        except sqlite3.Error as error:
+            if not is_busy(error):
+                self._engine.guard.noted("ledger", error)
+                self._drop_importer()
+        except OSError as error:
+            self._engine.guard.noted("journal", error)
+        except Exception as error:  # noqa: BLE001  a mistake of ours must not end the importing
+            self._engine.guard.caught("import", error)
+        return None
+
+    def _step(self, importer: Importer) -> int:
+        taken = 0
+        journal = self._engine.journal
+        if isinstance(journal, MemoryJournal):
+            payloads = journal.waiting(MEMORY_RECORDS)
+            if payloads:
+                importer.import_payloads(journal.name, payloads)
+                journal.forget(payloads)
+            taken = len(payloads)
+        # Whatever this recorder writes to, other processes may have left journals.
+        return taken + importer.step()
+
+    def _adopt(self) -> None:
+        self._adopted = monotonic()
+        if self._importer is None:
+            return
+        try:
+            self._importer.adopt()
+        except (OSError, sqlite3.Error) as error:
+            self._engine.guard.noted("journal", error)
+
+    def _drop_importer(self) -> None:
+        if self._importer is not None:
+            self._importer.close()
+            self._importer = None
+
+
+class _Sender:
+    """Delivers to one sink, as long as this process is the one elected for it."""
+
+    def __init__(self, engine: Engine, name: str, sink: Sink, stop: threading.Event) -> None:
+        self._engine = engine
+        self._name = name
+        self._sink = sink
+        self._stop = stop
+        self._backoff = Backoff()
+
+    def run(self) -> None:
+        lock = self._elected()
+        if lock is None:
+            return
+        engine = self._engine
+        delivery: Delivery | None = None
+        try:
+            wait = 0.0
+            while not self._stop.wait(wait):
+                try:
+                    if delivery is None:
+                        spool_of = () if engine.keeps else tuple(engine.sinks)
+                        delivery = Delivery(engine.path, self._name, self._sink, spool_of=spool_of)
+                    settled = delivery.step()
+                except Exception as error:  # noqa: BLE001  a sink may raise anything
+                    wait = self._failed(error)
+                else:
+                    self._backoff.succeeded()
+                    wait = 0.0 if settled else DELIVER_SECONDS
+                    if settled:
+                        engine.on_delivery(self._name, settled)
+        finally:
+            if delivery is not None:
+                delivery.close()
+            os.close(lock)
+
+    def _failed(self, error: BaseException) -> float:
+        if isinstance(error, sqlite3.Error) and is_busy(error):
+            return DELIVER_SECONDS
+        self._engine.guard.noted(f"sink {self._name}", error)
+        self._engine.on_delivery(self._name, error)
+        return self._backoff.failed(error)
+
+    def _elected(self) -> int | None:
+        """Wait until no other process delivers to this sink; returns the lock, or None when stopped before."""
+        os.makedirs(self._engine.directory, mode=0o700, exist_ok=True)
+        path = os.path.join(self._engine.directory, f"{self._name}.sender")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        while True:
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                if self._stop.wait(ELECT_SECONDS):
+                    os.close(descriptor)
+                    return None
+            else:
+                return descriptor
+
+
+def status_of(path: str, sink_names: tuple[str, ...]) -> dict[str, Any]:
+    """Give what the ledger at `path` says of itself; the same in every process."""
+    connection = connect(path, read_only=True)
+    try:
+        counters = dict(connection.execute("SELECT name, value FROM counters"))
+        dead = dict(connection.execute("SELECT sink, count(*) FROM dead_letters GROUP BY sink"))
+        cursors = {row[0]: row[1:] for row in connection.execute("SELECT name, delivered_seq, delivered FROM sinks")}
+    finally:
+        connection.close()
+    durable = counters["next_seq"] - 1
+    sinks = {}
+    for name in dict.fromkeys((*sink_names, *cursors)):
+        seq, delivered = cursors.get(name, (0, 0))
+        sinks[name] = {"delivered": delivered, "lag": durable - seq, "dead_letters": dead.get(name, 0)}
+    return {
+        "durable": durable,
+        "corrupt": counters["corrupt"],
+        "repeated": counters["repeated"],
+        "dead_letters": sum(dead.values()),
+        "sinks": sinks,
+    }

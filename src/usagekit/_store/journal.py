@@ -1,0 +1,372 @@
+"""The accept point: append-only files, one set per process, that survive the process.
+
+Every event is one `write` to a file that only this process appends to. Nothing here takes a lock, starts a thread
+or waits. Whoever imports (see `ledger`) may read any journal of the directory at any time; the owner's POSIX lock
+says only whether somebody may still append, and so guards deletion.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from itertools import count, islice
+from time import monotonic, time
+from weakref import WeakValueDictionary
+from zlib import crc32
+
+from usagekit._clean import Tally
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Self
+
+SUFFIX = ".journal"
+SEGMENT_BYTES = 1024**2  # a longer file is left to the importer, and a new one begun
+DEFAULT_QUOTA = 1024**3
+
+_UNBORN = ".new"
+_UNBORN_SECONDS = 60.0  # nobody needs that long between creating a file and naming it
+_MEASURE_SECONDS = 0.05  # while over quota, look at the directory this often at most
+
+_live: WeakValueDictionary[str, Segment] = WeakValueDictionary()
+"""Journals that this process may still append to, by name.
+
+POSIX locks do not hold against the process that has them, and closing any descriptor of a file drops its locks:
+this process must neither lock nor open its own living journals a second time.
+"""
+
+
+def _nothing() -> None:
+    pass
+
+
+class Segment:
+    """One journal file while this process may append to it.
+
+    Lives as long as anyone refers to it, a thread in the middle of a write included: only then is the descriptor
+    closed, so its number can never come to mean another file under a writer's hands.
+    """
+
+    __slots__ = ("__weakref__", "fd", "name", "path", "pid", "size", "take")
+
+    def __init__(self, directory: str, pid: int) -> None:
+        import fcntl
+
+        self.fd = -1
+        self.pid = pid
+        self.name = os.urandom(12).hex()
+        self.path = os.path.join(directory, self.name + SUFFIX)
+        self.size = 0
+        self.take: Callable[[], int] = count(1).__next__
+        # Unborn files are nobody's to import or delete; the name appears together with the lock.
+        unborn = self.path + _UNBORN
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        self.fd = os.open(unborn, flags, 0o600)
+        try:
+            fcntl.lockf(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _live[self.name] = self
+            os.rename(unborn, self.path)
+        except BaseException:
+            os.unlink(unborn)
+            raise
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
+class Offered:
+    """What became of the events that one process was offered; any thread may count."""
+
+    __slots__ = ("_rejected", "accepted")
+
+    def __init__(self) -> None:
+        self.accepted = Tally()
+        self._rejected: dict[str, Tally] = {}
+
+    def reject(self, reason: str) -> None:
+        """Count one rejected event."""
+        self._rejected.setdefault(reason, Tally()).add()
+
+    def counts(self) -> tuple[int, dict[str, int]]:
+        """Give how many were accepted, and rejected by reason."""
+        return self.accepted.value, {reason: tally.value for reason, tally in list(self._rejected.items())}
+
+
+class Journal:
+    """Appends events for one recorder in whatever process it finds itself in.
+
+    Lives as long as its recorder and survives forks: each process writes files of its own.
+
+    Args:
+        directory: where the journals of one ledger lie; made when missing, for its owner only.
+        quota_bytes: above this much waiting in all journals of the directory, new events are rejected.
+    """
+
+    __slots__ = (
+        "_directory",
+        "_measured",
+        "_offered",
+        "_pid",
+        "_quota",
+        "_room",
+        "_segment",
+        "_segment_bytes",
+        "on_begin",
+    )
+
+    def __init__(self, directory: str, quota_bytes: int = DEFAULT_QUOTA) -> None:
+        self._directory = directory
+        self._quota = quota_bytes
+        self.on_begin: Callable[[], None] = _nothing  # called when a file was begun, which each process does
+        # A file that was imported but may still grow counts against the quota: keep it a small part of it.
+        self._segment_bytes = min(SEGMENT_BYTES, quota_bytes // 8)
+        self._begin_counting()
+
+    def _begin_counting(self) -> None:
+        self._pid = os.getpid()
+        self._segment: Segment | None = None
+        self._offered = Offered()
+        self._room = 0
+        self._measured = float("-inf")
+
+    @property
+    def directory(self) -> str:
+        """Where the files lie."""
+        return self._directory
+
+    def append(self, body: str) -> tuple[str, int] | None:
+        """Accept one event: `body` is a record's payload after its number.
+
+        Returns the journal's name and the record's number, which together are the event's id; None = rejected, and
+        counted.
+        """
+        segment = self._segment
+        if segment is None or segment.pid != os.getpid():
+            segment = self._begin()
+            if segment is None:
+                return None
+        number = segment.take()
+        payload = f"[{number},{body}]".encode()
+        record = b"\n%08x%b\n" % (crc32(payload), payload)
+        size = len(record)
+        # Racing threads may lose each other's change of these two; `measure` puts them right.
+        room = self._room - size
+        if room < 0:
+            room = self._measured_room() - size
+            if room < 0:
+                self._offered.reject("quota")
+                return None
+        self._room = room
+        try:
+            written = os.write(segment.fd, record)
+        except OSError:
+            self._segment = None
+            self._offered.reject("journal")
+            return None
+        if written != size:
+            # The torn record ends this file; its CRC keeps it from ever being read.
+            self._segment = None
+            self._offered.reject("journal")
+            return None
+        self._offered.accepted.add()
+        segment.size += size
+        if segment.size > self._segment_bytes:
+            self._segment = None
+        return segment.name, number
+
+    def reject(self, reason: str) -> None:
+        """Count an event that was rejected before it came here."""
+        self._offered.reject(reason)
+
+    def _begin(self) -> Segment | None:
+        """Begin a new file for this process. Two threads may both do so: either file will be imported."""
+        if self._pid != os.getpid():
+            self._begin_counting()  # a fork: what the parent counted is the parent's
+        try:
+            os.makedirs(self._directory, mode=0o700, exist_ok=True)
+            self._segment = segment = Segment(self._directory, self._pid)
+        except OSError:
+            self._segment = None
+            self._offered.reject("journal")
+            return None
+        self.on_begin()
+        return segment
+
+    def _measured_room(self) -> int:
+        now = monotonic()
+        if now - self._measured >= _MEASURE_SECONDS:
+            self.measure()
+        return self._room
+
+    def measure(self) -> None:
+        """Look how much of the quota is left; the importing thread calls this as it goes."""
+        self._measured = monotonic()
+        self._room = self._quota - sum(size for _, _, size in files(self._directory))
+
+    def counts(self) -> tuple[int, dict[str, int]]:
+        """Give how many events this process had accepted, and rejected by reason."""
+        if self._pid != os.getpid():
+            self._begin_counting()
+        return self._offered.counts()
+
+    @property
+    def own_bytes(self) -> int:
+        """Bytes written to the current file of this process; changes whenever an event was accepted."""
+        segment = self._segment
+        return 0 if segment is None or segment.pid != os.getpid() else segment.size
+
+    def release(self) -> None:
+        """Leave the current file to whoever imports it; the next event begins a new one."""
+        self._segment = None
+
+
+class MemoryJournal:
+    """What stands in a journal's place where nothing can be written: a bounded queue in memory.
+
+    Everything in it is lost with the process. Same interface as `Journal`, plus `waiting` and `forget` for the one
+    thread that takes from it.
+    """
+
+    __slots__ = ("_begun", "_bytes", "_offered", "_pid", "_queue", "_quota", "_take", "name", "on_begin")
+
+    def __init__(self, quota_bytes: int) -> None:
+        self._quota = quota_bytes
+        self.on_begin: Callable[[], None] = _nothing
+        self._begin_counting()
+
+    def _begin_counting(self) -> None:
+        self._pid = os.getpid()
+        self.name = os.urandom(12).hex()
+        self._take = count(1).__next__
+        self._queue: deque[bytes] = deque()  # a fork's child leaves the parent's events to the parent
+        self._bytes = 0
+        self._begun = False
+        self._offered = Offered()
+
+    def append(self, body: str) -> tuple[str, int] | None:
+        """Accept one event, as `Journal.append` does."""
+        if self._pid != os.getpid():
+            self._begin_counting()
+        number = self._take()
+        payload = f"[{number},{body}]".encode()
+        # Racing threads may lose each other's change of this sum; `forget` recounts when the queue is empty.
+        self._bytes += len(payload)
+        if self._bytes > self._quota:
+            self._bytes -= len(payload)
+            self._offered.reject("quota")
+            return None
+        self._queue.append(payload)
+        self._offered.accepted.add()
+        if not self._begun:
+            self._begun = True
+            self.on_begin()
+        return self.name, number
+
+    def reject(self, reason: str) -> None:
+        """Count an event that was rejected before it came here."""
+        self._offered.reject(reason)
+
+    def waiting(self, limit: int) -> list[bytes]:
+        """Give up to `limit` of the oldest payloads; they stay until forgotten."""
+        if self._pid != os.getpid():
+            self._begin_counting()
+        return list(islice(self._queue.copy(), limit))
+
+    def forget(self, payloads: list[bytes]) -> None:
+        """Drop the oldest payloads, which are safe elsewhere now."""
+        for payload in payloads:
+            self._queue.popleft()
+            self._bytes -= len(payload)
+        if not self._queue:
+            self._bytes = 0
+
+    def counts(self) -> tuple[int, dict[str, int]]:
+        """Give how many events this process had accepted, and rejected by reason."""
+        if self._pid != os.getpid():
+            self._begin_counting()
+        return self._offered.counts()
+
+    def measure(self) -> None:
+        """Nothing to look at: the queue is its own measure."""
+
+    def release(self) -> None:
+        """Nothing to leave to others."""
+
+    @property
+    def own_bytes(self) -> int:
+        """How much is waiting."""
+        return self._bytes
+
+
+def files(directory: str) -> Iterator[tuple[str, str, int]]:
+    """Give name, path and size in bytes of every journal in `directory`."""
+    try:
+        entries = os.scandir(directory)
+    except FileNotFoundError:
+        return
+    with entries:
+        for entry in entries:
+            if entry.name.endswith(SUFFIX):
+                try:
+                    size = entry.stat(follow_symlinks=False).st_size
+                except FileNotFoundError:
+                    continue  # imported and deleted by another process meanwhile
+                yield entry.name[: -len(SUFFIX)], entry.path, size
+
+
+class Reading:
+    """One journal opened for import; a context manager.
+
+    `owned` is true while someone, this process or another, may still append to the file. Only then is it certain
+    that the end of the file is not the end of the story.
+    """
+
+    __slots__ = ("_own", "_segment", "fd", "owned", "path")
+
+    def __init__(self, name: str, path: str) -> None:
+        self.path = path
+        segment = _live.get(name)
+        if segment is not None and segment.pid == os.getpid():
+            self._segment: Segment | None = segment
+            self.fd = segment.fd
+            self.owned = True
+            return
+        import fcntl
+
+        self._segment = None
+        self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            fcntl.lockf(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.owned = False
+        except OSError:
+            self.owned = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._segment is None:
+            os.close(self.fd)
+        self._segment = None
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Give up to `size` bytes from `offset` on."""
+        return os.pread(self.fd, size, offset)
+
+    def length(self) -> int:
+        """Give the file's present size; final when it is not `owned`."""
+        return os.fstat(self.fd).st_size
+
+    def delete(self) -> None:
+        """Remove the file; only for a journal that is not `owned` and was imported to its end."""
+        os.unlink(self.path)
+
+
+def sweep_unborn(directory: str) -> None:
+    """Remove files whose makers died between creating and naming them; they never held an event."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.endswith(_UNBORN) and time() - entry.stat().st_mtime > _UNBORN_SECONDS:
+                os.unlink(entry.path)

@@ -1,0 +1,340 @@
+"""The ledger's tables, and how a ledger is opened and brought up to date."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import time
+from typing import TYPE_CHECKING
+
+from usagekit.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlite_utils import Database, Migrations
+
+APPLICATION_ID = 0x75736B74  # "uskt", so that `file` and we can tell a ledger from any other database
+SCHEMA_VERSION = 1
+
+BLOCK_ROWS = 256  # sequence numbers per row of `blocks`; a power of two
+BLOCK_SHIFT = 8
+OFFSET_BIAS = 2**31  # offsets run from -2**31: 71 minutes of events fit four bytes
+
+BUSY_SECONDS = 5.0
+_SETUP_SECONDS = 30.0  # eight processes may all want to create the same file
+
+_TABLES = """
+-- What repeats among events. Ids are never reused.
+CREATE TABLE shapes (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL, event TEXT NOT NULL, status INTEGER NOT NULL, route TEXT NOT NULL,
+    provider TEXT NOT NULL, model TEXT NOT NULL, cost_source TEXT NOT NULL, aborted INTEGER NOT NULL,
+    UNIQUE (event, route, model, status, kind, provider, cost_source, aborted)
+) STRICT;
+
+-- Whom events count for: `users` 0 and `orgs` 0 are the unknown, `extras` 0 is nothing out of the ordinary.
+CREATE TABLE users (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE orgs (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE extras (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    weight INTEGER NOT NULL,
+    quantity INTEGER NOT NULL,      -- millionths
+    other_output INTEGER NOT NULL,  -- body bytes of a model call, tokens of anything else
+    attributes TEXT NOT NULL,       -- the app's own dimensions, JSON with sorted keys
+    UNIQUE (attributes, weight, quantity, other_output)
+) STRICT;
+CREATE TABLE subjects (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    user INTEGER NOT NULL, org INTEGER NOT NULL, extra INTEGER NOT NULL,
+    UNIQUE (user, org, extra)
+) STRICT;
+
+-- The events, in the order they were imported; nothing is ever changed here, and only whole ranges are deleted.
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY,
+    offset_us INTEGER NOT NULL,  -- time, from blocks.base_us
+    shape INTEGER NOT NULL,
+    subject INTEGER NOT NULL,
+    latency_us INTEGER,
+    tail_us INTEGER,             -- latency_us minus the time to the first byte
+    output INTEGER NOT NULL,     -- tokens of a model call, body bytes of anything else
+    input INTEGER NOT NULL,      -- tokens
+    cost_nano INTEGER,           -- nano-dollars
+    cache_read INTEGER NOT NULL,
+    cache_write INTEGER NOT NULL,
+    reasoning INTEGER NOT NULL
+) STRICT;
+
+-- Smallest and largest time of every 256 sequence numbers: ranges of time are found here, not by an index.
+CREATE TABLE blocks (
+    block INTEGER PRIMARY KEY,   -- seq / 256
+    base_us INTEGER NOT NULL,    -- microseconds since 1970
+    first_us INTEGER NOT NULL,
+    last_us INTEGER NOT NULL
+) STRICT;
+
+-- How far each journal was imported, in the same transaction as its rows.
+CREATE TABLE journals (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE,
+    imported INTEGER NOT NULL    -- bytes
+) STRICT;
+
+-- Which record of which journal a row was: number = first_number + seq - first_seq, up to the next run.
+CREATE TABLE runs (
+    first_seq INTEGER PRIMARY KEY,
+    journal INTEGER NOT NULL,
+    first_number INTEGER NOT NULL
+) STRICT;
+
+-- Idempotency keys that callers gave, hashed.
+CREATE TABLE keys (key BLOB PRIMARY KEY, seq INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+
+CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO counters VALUES ('next_seq', 1), ('corrupt', 0), ('repeated', 0);
+
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL, updated_at TEXT NOT NULL) STRICT, WITHOUT ROWID;
+
+-- Own dimensions that some recorder of this ledger declared.
+CREATE TABLE dimensions (name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+
+-- How far each remote sink has come. A batch is fixed here before it is first sent.
+CREATE TABLE sinks (
+    name TEXT PRIMARY KEY,
+    delivered_seq INTEGER NOT NULL,
+    delivered INTEGER NOT NULL,  -- events
+    batch_id TEXT,
+    batch_end INTEGER            -- last seq of the batch
+) STRICT, WITHOUT ROWID;
+
+-- Events that a sink will never take, whole, as JSON.
+CREATE TABLE dead_letters (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    sink TEXT NOT NULL, event_id TEXT NOT NULL, event TEXT NOT NULL, reason TEXT NOT NULL, at TEXT NOT NULL
+) STRICT;
+"""
+
+
+def _migrations() -> Migrations:
+    from sqlite_utils import Migrations
+
+    migrations = Migrations("usagekit")
+
+    @migrations()
+    def m001_ledger(db: Database) -> None:
+        for statement in _statements(_TABLES):
+            db.execute(statement)
+        for table in ("users", "orgs"):
+            db.execute(f"INSERT INTO {table} (id, name) VALUES (0, '')")
+        db.execute("INSERT INTO extras VALUES (0, 1, 1000000, 0, '{}')")
+
+    return migrations
+
+
+def _statements(script: str) -> list[str]:
+    lines = [line.split("--")[0].rstrip() for line in script.splitlines()]
+    return [statement for statement in "\n".join(lines).split(";") if statement.strip()]
+
+
+def connect(path: str, *, read_only: bool = False) -> sqlite3.Connection:
+    """Open the ledger at `path` with the settings every connection here has; the caller closes it."""
+    from urllib.parse import quote
+
+    mode = "ro" if read_only else "rw"
+    connection = sqlite3.connect(
+        f"file:{quote(path)}?mode={mode}",
+        uri=True,
+        timeout=BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA secure_delete=ON")
+    connection.execute("PRAGMA trusted_schema=OFF")
+    return connection
+
+
+def prepare(path: str) -> None:
+    """Make sure that a usable, up-to-date ledger lies at `path`; creates it and its directory when missing.
+
+    Safe to be called by many processes at once. Raises `StorageError` that says what to do.
+    """
+    if sqlite3.sqlite_version_info < (3, 37):
+        msg = f"SQLite {sqlite3.sqlite_version} has no STRICT tables; usagekit needs SQLite 3.37 or newer under Python"
+        raise StorageError(msg)
+    directory = os.path.dirname(path)
+    _check_file_system(directory or ".")
+    try:
+        os.makedirs(directory or ".", mode=0o700, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        msg = f"cannot write the ledger {path!r}: {error.strerror}; give a path in a directory this process may write"
+        raise StorageError(msg) from error
+    deadline = time.monotonic() + _SETUP_SECONDS
+    while True:
+        try:
+            _bring_up_to_date(path)
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or time.monotonic() > deadline:
+                raise _explained(path, error) from error
+            time.sleep(random.uniform(0.005, 0.05))  # noqa: S311  spreads the retries
+        except sqlite3.DatabaseError as error:
+            raise _explained(path, error) from error
+        else:
+            return
+
+
+def _bring_up_to_date(path: str) -> None:
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        _check_version(connection, path)
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+            if mode != "wal":
+                msg = (
+                    f"the file system of {path!r} cannot hold SQLite's write-ahead log; put the ledger on a local disk"
+                )
+                raise StorageError(msg)
+        if connection.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
+            return
+        from sqlite_utils import Database
+
+        connection.execute("PRAGMA synchronous=FULL")
+        with Transaction(connection):
+            if _check_version(connection, path) < SCHEMA_VERSION:
+                _migrations().apply(Database(connection, execute_plugins=False))
+                connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    finally:
+        connection.close()
+
+
+def _check_version(connection: sqlite3.Connection, path: str) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    application: int = connection.execute("PRAGMA application_id").fetchone()[0]
+    tables: int = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    if application != APPLICATION_ID and (tables or version):
+        msg = f"{path!r} is a SQLite database of something else; give the ledger a file of its own"
+        raise StorageError(msg)
+    if version > SCHEMA_VERSION:
+        msg = (
+            f"the ledger {path!r} has schema {version}, this usagekit knows {SCHEMA_VERSION}; "
+            "upgrade usagekit here, or give it another file"
+        )
+        raise StorageError(msg)
+    return version
+
+
+class Transaction:
+    """`BEGIN IMMEDIATE` to `COMMIT`; rolled back where the block or the commit fails.
+
+    Never a plain `BEGIN`: one that reads and then writes fails as busy at once, whatever the timeout.
+    """
+
+    __slots__ = ("_connection", "_settle")
+
+    def __init__(self, connection: sqlite3.Connection, settle: Callable[[bool], None] | None = None) -> None:
+        self._connection = connection
+        self._settle = settle  # told whether it was committed
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        committed = False
+        try:
+            if kind is None:
+                self._connection.execute("COMMIT")
+                committed = True
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            if self._settle is not None:
+                self._settle(committed)
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Tell whether `error` says only that somebody else is at it."""
+    return _code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def _code(error: sqlite3.Error) -> int:
+    # Errors that the sqlite3 module itself raises carry no code.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _explained(path: str, error: sqlite3.Error) -> StorageError:
+    if _code(error) == sqlite3.SQLITE_NOTADB:
+        return StorageError(f"{path!r} is not a SQLite database; move it away, or give the ledger another file")
+    return StorageError(f"cannot use the ledger {path!r}: {error}; check its permissions and its disk")
+
+
+_NETWORK = frozenset(
+    [
+        "9p",
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "coda",
+        "davfs",
+        "fuse.glusterfs",
+        "fuse.rclone",
+        "fuse.sshfs",
+        "gfs2",
+        "glusterfs",
+        "gpfs",
+        "lustre",
+        "ncpfs",
+        "nfs",
+        "nfs4",
+        "ocfs2",
+        "orangefs",
+        "smb3",
+        "smbfs",
+    ],
+)
+
+
+def _check_file_system(directory: str, mounts: str = "/proc/self/mountinfo") -> None:
+    """Refuse network and FUSE mounts, where SQLite's shared memory is not shared and a ledger gets corrupted."""
+    kind = _file_system(directory, mounts)
+    if kind in _NETWORK or (kind.startswith("fuse.") and kind != "fuse.fuse-overlayfs"):
+        msg = (
+            f"{directory!r} lies on a {kind} mount, where SQLite's write-ahead log corrupts databases; "
+            "put the ledger on a local disk"
+        )
+        raise StorageError(msg)
+
+
+def _file_system(directory: str, mounts: str) -> str:
+    """Give the type of the file system that holds `directory`; `""` where the system does not tell."""
+    try:
+        with open(mounts, encoding="utf-8", errors="surrogateescape") as lines:
+            table = [line.split(" - ", 1) for line in lines]
+    except OSError:
+        return ""
+    place = os.path.realpath(directory)
+    best, kind = "", ""
+    for left, right in (row for row in table if len(row) == 2):
+        point = left.split()[4].encode().decode("unicode_escape")
+        inside = point in {"/", place} or place.startswith(point + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, right.split()[0]
+    return kind
+
+
+def declare_dimensions(path: str, names: tuple[str, ...]) -> None:
+    """Remember in the ledger that some recorder declared these own dimensions; writes only what is new."""
+    connection = connect(path)
+    try:
+        known = {row[0] for row in connection.execute("SELECT name FROM dimensions")}
+        missing = [(name,) for name in names if name not in known]
+        if missing:
+            with Transaction(connection):
+                connection.executemany("INSERT INTO dimensions VALUES (?) ON CONFLICT DO NOTHING", missing)
+    finally:
+        connection.close()
