@@ -1,0 +1,174 @@
+"""`UsageReport`: the answer to a question, in order, and as CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from usagekit.query.aggregate import Aggregate
+from usagekit.query.algebra import MEASURES
+from usagekit.query.periods import BUCKETS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from usagekit.query.algebra import UsageQuery
+
+__all__ = ["UsageReport", "empty_report"]
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageReport:
+    """The answer to one `UsageQuery`; a plain value that holds no connection and stays as it is.
+
+    Attributes:
+        rows: one dict per group, keys in the order of `query.by` and then `query.measures`. Dimensions are
+            str, but `status` is an int and `aborted` a bool; counts are int, `cost_usd` is a Decimal,
+            `success_rate`, `quantity` and milliseconds are floats, `last_seen` is an ISO 8601 string in the
+            zone of the query. None = not known.
+        totals: the measures over everything that matched, before `query.limit`.
+        exact: whether every event was counted; False where the source samples.
+        source: the name of the backend that answered, `"sqlite"`.
+        complete_from: aware; events before it may be missing because they were purged; None = nothing is.
+        query: the question.
+    """
+
+    rows: list[dict[str, Any]]
+    totals: dict[str, Any]
+    exact: bool
+    source: str
+    complete_from: datetime | None
+    query: UsageQuery
+
+    @classmethod
+    def build(
+        cls,
+        query: UsageQuery,
+        groups: Iterable[tuple[tuple[Any, ...], Aggregate]],
+        totals: Aggregate,
+        *,
+        source: str,
+        exact: bool,
+        complete_from: datetime | None = None,
+    ) -> UsageReport:
+        """Order, limit and show what a reader added up.
+
+        Args:
+            query: the question.
+            groups: for each distinct key, in any order, the values of `query.by` and what was counted. Not
+                looked at where `query.by` is empty: then the one row is the totals.
+            totals: what was counted over all groups.
+            source: as the attribute.
+            exact: as the attribute.
+            complete_from: as the attribute.
+        """
+        zone = query.zone
+        total = {name: totals.measure(name, zone) for name in query.measures}
+        rows = [dict(total)]
+        if query.by:
+            rows = [
+                dict(zip(query.by, key, strict=True)) | {name: group.measure(name, zone) for name in query.measures}
+                for key, group in _ordered(query, groups)[: query.limit]
+            ]
+        return cls(rows=rows, totals=total, exact=exact, source=source, complete_from=complete_from, query=query)
+
+    def to_csv(self) -> str:
+        """Give the rows as CSV (RFC 4180) with a header; None is an empty cell, money plain decimal notation.
+
+        A text that a spreadsheet would run as a formula (it starts with `=`, `+`, `-`, `@`, a tab or a line
+        break) gets a `'` in front: https://owasp.org/www-community/attacks/CSV_Injection.
+        """
+        names = (*self.query.by, *self.query.measures)
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\r\n")
+        writer.writerow([_cell(name) for name in names])
+        writer.writerows([_cell(row[name]) for name in names] for row in self.rows)
+        return out.getvalue()
+
+    def to_json(self) -> str:
+        """Give the report as one JSON object.
+
+        Its keys are rows, totals, exact, source, complete_from and period (start, end, tz). Money is a
+        decimal string without exponent, times are ISO 8601 in the zone of the query.
+        """
+        period = {"start": self.query.start, "end": self.query.end, "tz": self.query.tz}
+        report = {
+            "rows": self.rows,
+            "totals": self.totals,
+            "exact": self.exact,
+            "source": self.source,
+            "complete_from": self.complete_from,
+            "period": period,
+        }
+        return json.dumps(report, default=self._json_value, allow_nan=False)
+
+    def _json_value(self, value: object) -> str:
+        if isinstance(value, Decimal):
+            return format(value, "f")
+        if isinstance(value, datetime):
+            return value.astimezone(self.query.zone).isoformat()
+        raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def empty_report(query: UsageQuery) -> UsageReport:
+    """Give the answer where nothing is recorded at all: exact, from the source `"none"`."""
+    return UsageReport.build(query, (), Aggregate(), source="none", exact=True)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(_FORMULA_STARTS) else value
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+_Group = tuple[tuple[Any, ...], Aggregate]
+
+
+def _ordered(query: UsageQuery, groups: Iterable[_Group]) -> list[_Group]:
+    """Sort by key first; the sorts after it are stable, so that ties stay in key order."""
+    result = sorted(groups, key=lambda group: [_rank(n, v) for n, v in zip(query.by, group[0], strict=True)])
+    if query.order_by is not None:
+        name, descending = query.order_by
+        _sort(result, _sort_value(query, name), descending=descending)
+        return result
+    _sort(result, _sort_value(query, "events"), descending=True)
+    for name in reversed([name for name in query.by if name in BUCKETS]):
+        _sort(result, _sort_value(query, name), descending=False)
+    return result
+
+
+def _rank(name: str, value: Any) -> tuple[bool, Any]:
+    if name == "hour" and value is not None:
+        value = datetime.fromisoformat(value)  # as text, 02:00+01:00 would come before 02:00+02:00
+    return value is None, value
+
+
+def _sort_value(query: UsageQuery, name: str) -> Callable[[_Group], Any]:
+    zone = query.zone
+    if name == "last_seen":
+        return lambda group: group[1].last_seen_us
+    if name in MEASURES:
+        return lambda group: group[1].measure(name, zone)
+    place = query.by.index(name)
+    return lambda group: _rank(name, group[0][place])[1]
+
+
+def _sort(groups: list[_Group], value: Callable[[_Group], Any], *, descending: bool) -> None:
+    """Sort in place by a value, None last in both directions; equal ones keep their order."""
+    valued = [(value(group), group) for group in groups]
+    known = sorted((pair for pair in valued if pair[0] is not None), key=lambda pair: pair[0], reverse=descending)
+    unknown = [pair for pair in valued if pair[0] is None]
+    groups[:] = [group for _, group in known + unknown]
