@@ -1,0 +1,192 @@
+"""What is in flight: whom the present request or block counts for.
+
+One mutable `Measurement` stands in a context variable. Threads and tasks that copy the context share the object, so
+`bind` in a sync endpoint, a dependency or a streamed body reaches the middleware's own event.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+
+from usagekit._guard import Guard
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from typing import Any
+
+    from blinker import Signal
+
+    from usagekit.recorder import Recorder
+
+__all__ = ["Identity", "Measurement", "bind", "bound"]
+
+receivers_of: dict[str, Signal] | None = None
+"""Set by `usagekit.signals` when it is imported."""
+
+_guard = Guard()  # for what happens outside any recorder
+
+
+class Identity:
+    """Whom a request counts for, as `identify` may return it.
+
+    Args:
+        user: the user's id; None = unknown.
+        org: the organisation's id; None = unknown.
+        dimensions: the app's own dimensions, declared on the recorder.
+    """
+
+    __slots__ = ("dimensions", "org", "user")
+
+    def __init__(self, user: object = None, org: object = None, **dimensions: object) -> None:
+        self.user = user
+        self.org = org
+        self.dimensions = dimensions
+
+    def __repr__(self) -> str:
+        # Ids are personal data, and reprs end up in logs.
+        return "Identity(...)"
+
+
+class Measurement:
+    """Whom and what the present request, or `bound` block, counts for; values are as the app gave them.
+
+    Lives as long as its request, and longer where a task or thread still refers to it.
+
+    Attributes:
+        recorder: which records it.
+        user: as bound; None = not bound, so `identify` is asked.
+        org: as bound; None likewise.
+        event: event type of the request, as bound; None = the middleware's.
+        attributes: own dimensions, as bound; None = none.
+        excluded: True = the request is not to be counted.
+        identify: says who asks when nothing was bound; None = nobody to ask.
+        found: what `identify` said; None = nothing so far.
+    """
+
+    __slots__ = ("attributes", "event", "excluded", "found", "identify", "org", "parent", "recorder", "user")
+
+    def __init__(
+        self,
+        recorder: Recorder | None,
+        identify: Callable[[Any], object] | None = None,
+        parent: Measurement | None = None,
+    ) -> None:
+        self.recorder = recorder
+        self.user: object = None
+        self.org: object = None
+        self.event: object = None
+        self.attributes: dict[str, object] | None = None
+        self.parent = parent
+        self.excluded = False
+        self.identify = identify
+        self.found: Identity | None = None
+
+    def request(self) -> Any:
+        """Give the read-only view of the request that `identify` gets; overridden by the middlewares."""
+        return None
+
+    def route(self) -> str:
+        """Give the route of the request in flight, as far as it is known; `""` outside one."""
+        return "" if self.parent is None else self.parent.route()
+
+    def identity(self) -> tuple[object, object, dict[str, object] | None]:
+        """Give user, org and own dimensions: what was bound, else what `identify` says, else what surrounds it.
+
+        `identify` is asked at most once successfully; while it says None it is asked again at the next occasion.
+        """
+        user, org, attributes = self.user, self.org, self.attributes
+        if self.identify is not None and self.found is None and (user is None or org is None):
+            self.found = self._ask(self.identify)
+        found = self.found
+        if found is not None:
+            if user is None:
+                user = found.user
+            if org is None:
+                org = found.org
+            if found.dimensions:
+                attributes = found.dimensions | (attributes or {})
+        if self.parent is not None:
+            outer_user, outer_org, outer_attributes = self.parent.identity()
+            user = outer_user if user is None else user
+            org = outer_org if org is None else org
+            if outer_attributes:
+                attributes = outer_attributes | (attributes or {})
+        return user, org, attributes
+
+    def _ask(self, identify: Callable[[Any], object]) -> Identity | None:
+        try:
+            return as_identity(identify(self.request()))
+        except Exception as error:  # noqa: BLE001  the app's own callable may raise anything
+            (_guard if self.recorder is None else self.recorder.guard).caught("identify", error)
+            return None
+
+
+def as_identity(answer: object) -> Identity | None:
+    """Read what an `identify` returned: a user id, an `Identity` or None; raises TypeError for anything else."""
+    if answer is None or answer == "":
+        return None
+    if type(answer) is Identity:
+        return answer
+    if isinstance(answer, (str, int)) or hasattr(answer, "hex"):  # uuid.UUID too, without importing it
+        return Identity(answer)
+    if hasattr(answer, "__await__"):
+        if hasattr(answer, "close"):
+            answer.close()  # or Python warns that it was never awaited
+        msg = "identify returned an awaitable, which only the ASGI middleware can wait for, at the request's end"
+        raise TypeError(msg)
+    msg = f"identify returned a {type(answer).__name__}; return a user id, an Identity or None"
+    raise TypeError(msg)
+
+
+current: ContextVar[Measurement | None] = ContextVar("usagekit", default=None)
+
+
+def bind(*, user: object = None, org: object = None, event: object = None, **dimensions: object) -> None:
+    """Say whom the request in flight counts for, and every event in it from here on.
+
+    Call it anywhere in the request, as soon as you know; what is bound wins over `identify`. Only what is given
+    changes. Outside a request it changes nothing, says so once, and never raises: use `bound` there.
+
+    Args:
+        user: the user's id.
+        org: the organisation's id.
+        event: event type of the request's own event, instead of the middleware's.
+        dimensions: values of the app's own dimensions, declared on the recorder.
+    """
+    measurement = current.get()
+    if measurement is None:
+        _guard.noted("bind", "called outside a request, where it does nothing; use `with usagekit.bound(...):`")
+        return
+    if user is not None:
+        measurement.user = user
+    if org is not None:
+        measurement.org = org
+    if event is not None:
+        measurement.event = event
+    if dimensions:
+        measurement.attributes = (measurement.attributes or {}) | dimensions
+
+
+def bound(*, user: object = None, org: object = None, **dimensions: object) -> AbstractContextManager[None]:
+    """Say whom the events in a `with` block count for: in jobs, scripts, workers, anywhere outside a request.
+
+    Blocks nest, and a block inside a request adds to what the request knows. Takes what `bind` takes but `event`.
+    """
+    from contextlib import contextmanager
+
+    @contextmanager
+    def block() -> Iterator[None]:
+        outer = current.get()
+        measurement = Measurement(None if outer is None else outer.recorder, parent=outer)
+        measurement.user = user
+        measurement.org = org
+        measurement.attributes = dimensions or None
+        token = current.set(measurement)
+        try:
+            yield
+        finally:
+            current.reset(token)
+
+    return block()

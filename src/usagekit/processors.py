@@ -1,0 +1,80 @@
+"""Callables that change an event, or drop it, before it is accepted.
+
+A processor takes a `UsageEvent` and returns one, the same or another (`dataclasses.replace`), or None to drop it. It
+runs on the thread that records: be quick. One that raises is counted, logged and passed over for that event.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+from usagekit.errors import ConfigurationError
+from usagekit.event import UsageEvent
+
+__all__ = ["Processor", "exclude", "hash_users", "sample"]
+
+Processor = Callable[[UsageEvent], UsageEvent | None]
+"""What a processor is."""
+
+_SHORTEST_KEY = 16  # bytes
+
+
+def exclude(condition: Callable[[UsageEvent], bool]) -> Processor:
+    """Drop the events for which `condition` is true; they are not counted as rejected."""
+
+    def excluding(event: UsageEvent) -> UsageEvent | None:
+        return None if condition(event) else event
+
+    return excluding
+
+
+def sample(one_in: int, *, kind: str = "request") -> Processor:
+    """Keep one in `one_in` events of a kind, at random, with the weight that keeps totals right on average.
+
+    Raises:
+        ConfigurationError: `one_in` is below 1.
+    """
+    if one_in < 1:
+        msg = f"sample({one_in!r}) keeps nothing; sample(10) keeps one in ten"
+        raise ConfigurationError(msg)
+
+    def sampling(event: UsageEvent) -> UsageEvent | None:
+        if event.kind != kind or one_in == 1:
+            return event
+        if random.randrange(one_in):  # noqa: S311  statistics, no secret
+            return None
+        return replace(event, weight=event.weight * one_in)
+
+    return sampling
+
+
+def hash_users(key: str | bytes, *, key_id: str = "1") -> Processor:
+    """Replace user ids by a keyed hash (HMAC-SHA-256), the same for the same id as long as the key is the same.
+
+    A plain hash of an e-mail address can be guessed; this one cannot without the key. To find a user again, hash the
+    id with the same key: the processor's `hashed` attribute does it.
+
+    Args:
+        key: the secret, at least 16 bytes.
+        key_id: names the key in every hashed id, `"h1:..."`, so that keys can be changed.
+
+    Raises:
+        ConfigurationError: the key is too short.
+    """
+    secret = key.encode() if isinstance(key, str) else key
+    if len(secret) < _SHORTEST_KEY:
+        msg = f"the key of hash_users has {len(secret)} bytes; give at least {_SHORTEST_KEY} random ones"
+        raise ConfigurationError(msg)
+
+    def hashed(user: str) -> str:
+        return f"h{key_id}:{hmac.new(secret, user.encode(), hashlib.sha256).hexdigest()[:32]}" if user else ""
+
+    def hashing(event: UsageEvent) -> UsageEvent | None:
+        return replace(event, user=hashed(event.user))
+
+    hashing.hashed = hashed  # type: ignore[attr-defined]
+    return hashing

@@ -1,0 +1,606 @@
+"""The object an app owns: it takes events, hands them to the journal, and answers for them."""
+
+from __future__ import annotations
+
+import os
+
+from usagekit import _clean, context
+from usagekit._guard import Guard
+from usagekit._store import record as records
+from usagekit._store.journal import DEFAULT_QUOTA
+from usagekit.errors import ConfigurationError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime
+    from decimal import Decimal
+    from types import TracebackType
+    from typing import Any, Literal, Self
+
+    from usagekit._store.engine import Engine
+    from usagekit._store.journal import Journal, MemoryJournal
+    from usagekit._store.queue import QueueEngine
+    from usagekit.event import UsageEvent
+    from usagekit.processors import Processor
+    from usagekit.query import UsageQuery, UsageReport
+
+__all__ = ["Recorder", "default_recorder", "record_tokens", "set_default_recorder", "track"]
+
+READ_FLUSH_SECONDS = 1.0  # how long a question waits for what was accepted just before it
+CLOSE_SECONDS = 5.0
+
+_TAKEN = frozenset(
+    [
+        "id",
+        "time",
+        "kind",
+        "event",
+        "user",
+        "org",
+        "status",
+        "status_class",
+        "latency_ms",
+        "route",
+        "provider",
+        "model",
+        "cost_source",
+        "aborted",
+        "quantity",
+        "weight",
+        "attributes",
+        "response_bytes",
+        "event_id",
+        "hour",
+        "day",
+        "week",
+        "month",
+        "period",
+        "start",
+        "end",
+        "days",
+        "tz",
+        "by",
+        "order",
+        "limit",
+        "measures",
+        "origin",
+        "format",
+        "sort",
+        "page",
+    ],
+)
+
+
+class Recorder:
+    """Takes usage events in any thread and any process of an app, and answers questions about them.
+
+    One per process, made at import time or at start: making it opens and prepares the ledger, starts no thread and
+    survives forks. It lives as long as the app; `close` it, or use it as a context manager, where a test or a script
+    must be sure that everything is imported.
+
+    Args:
+        backends: where events go; all are written, the first that can be asked answers. None and no
+            `USAGEKIT_BACKEND`: a recorder that does nothing, and does it fast.
+        path: the ledger's file where no SQLite backend says so; also `USAGEKIT_PATH`.
+        identify: called with a view of the request, gives its user id, an `Identity` or None.
+        processors: change an event or drop it (None), in order, on the thread that records.
+        dimensions: names of the app's own dimensions; others are dropped, counted and warned about once.
+        durability: `"journal"`: an accepted event survives the death of the process. `"memory"`: it does not; for
+            file systems that cannot be written.
+        quota_bytes: when this much waits to be imported, new events are rejected; the default is 1 GiB.
+
+    Raises:
+        ConfigurationError: an option that cannot work.
+        StorageError: the ledger cannot be used where it should lie.
+    """
+
+    def __init__(
+        self,
+        *backends: Any,
+        path: str | os.PathLike[str] | None = None,
+        identify: Callable[[Any], object] | None = None,
+        processors: Iterable[Processor] = (),
+        dimensions: Iterable[str] = (),
+        durability: Literal["journal", "memory"] = "journal",
+        quota_bytes: int = DEFAULT_QUOTA,
+    ) -> None:
+        self.guard = Guard()
+        self.identify = identify
+        self.dimensions = _checked_dimensions(dimensions)
+        self._processors = tuple(processors)
+        self._declared = frozenset(self.dimensions)
+        self._fragments = records.Fragments()
+        self._undeclared: dict[str, _clean.Tally] = {}
+        self._closed = False
+        self._off = os.environ.get("USAGEKIT_DISABLED") == "1"
+        if not backends and not self._off:
+            backends = _backends_from_environment()
+        self.backends: tuple[Any, ...] = () if self._off else backends
+        self._journal: Journal | MemoryJournal | None = None
+        self._engine: Engine | QueueEngine | None = None
+        if not self.backends:
+            return
+        from usagekit._store.opening import open_store
+
+        self._journal, self._engine = open_store(
+            self.backends,
+            path=path or os.environ.get("USAGEKIT_PATH") or None,
+            durability=durability,
+            quota_bytes=quota_bytes,
+            dimensions=self.dimensions,
+            guard=self.guard,
+            on_delivery=self._on_delivery,
+        )
+        for backend in self.backends:
+            if hasattr(backend, "declare"):
+                backend.declare(self.dimensions)
+        self._off = os.environ.get("USAGEKIT_REALTIME") == "0"
+
+    @classmethod
+    def from_env(cls, **options: Any) -> Recorder:
+        """Make a recorder of what the environment says; `options` are those of the class.
+
+        `USAGEKIT_BACKEND` holds backend URLs, separated by commas: `sqlite:///usage.db` (relative),
+        `sqlite:////var/lib/app/usage.db` (absolute), `memory://`. Unset or empty: a recorder that does nothing.
+        """
+        return cls(**options)
+
+    # What records. Nothing from here to `flush` raises, waits or takes a lock.
+
+    @property
+    def active(self) -> bool:
+        """Whether events are recorded at all: False without backends, when disabled, and once closed."""
+        return not self._off and self._journal is not None and not self._closed
+
+    def record(self, event: UsageEvent) -> bool:
+        """Record a whole event; its `id` is replaced by the one it gets. True = accepted."""
+        try:
+            return self._take(event, "")
+        except Exception as error:  # noqa: BLE001  nothing may reach the host
+            self.guard.caught("record", error)
+            return False
+
+    def track(
+        self,
+        event: str,
+        *,
+        user: object = None,
+        org: object = None,
+        status: int = 0,
+        latency_ms: float | None = None,
+        route: str | None = None,
+        quantity: float = 1,
+        time: datetime | None = None,
+        weight: int = 1,
+        response_bytes: int = 0,
+        event_id: str | None = None,
+        **dimensions: object,
+    ) -> bool:
+        """Record something the app names. What is not given comes from the request or `bound` block in flight.
+
+        Args:
+            event: the event type, `"export"`.
+            user: whom it counts for; None = as bound.
+            org: the organisation; None = as bound.
+            status: HTTP status; 0 = not HTTP.
+            latency_ms: how long it took, in milliseconds.
+            route: method and template; None = that of the request in flight.
+            quantity: metered units: images, seconds, pages.
+            time: when it began, aware; None = now. Late events are welcome.
+            weight: how many events this one stands for.
+            response_bytes: body bytes sent.
+            event_id: your idempotency key: events with the same key count once, for ever.
+            dimensions: values of the declared own dimensions.
+
+        Returns:
+            True = accepted. False = rejected and counted, or recording is off.
+        """
+        if not self.active:
+            return self._inactive()
+        try:
+            return self._named(
+                {
+                    "kind": "named",
+                    "event": event,
+                    "status": status,
+                    "latency_ms": latency_ms,
+                    "quantity": quantity,
+                    "time": time,
+                    "weight": weight,
+                    "response_bytes": response_bytes,
+                },
+                (user, org, route, dimensions),
+                event_id,
+            )
+        except Exception as error:  # noqa: BLE001  nothing may reach the host
+            self.guard.caught("track", error)
+            return False
+
+    def record_tokens(
+        self,
+        *,
+        model: str,
+        provider: str = "",
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        cache_read_tokens: int = 0,
+        cache_write_tokens: int = 0,
+        reasoning_tokens: int = 0,
+        cost_usd: Decimal | float | str | None = None,
+        latency_ms: float | None = None,
+        first_token_ms: float | None = None,
+        status: int = 200,
+        event: str = "llm",
+        user: object = None,
+        org: object = None,
+        route: str | None = None,
+        time: datetime | None = None,
+        weight: int = 1,
+        event_id: str | None = None,
+        **dimensions: object,
+    ) -> bool:
+        """Record a model call whose numbers are at hand. What is not given comes from the request in flight.
+
+        Args:
+            model: as the provider names it.
+            provider: `"openai"`, `"anthropic"`, …; `""` = unknown.
+            input_tokens: tokens read, cached ones included.
+            output_tokens: tokens written, reasoning included.
+            cache_read_tokens: those of the input that came from a cache.
+            cache_write_tokens: those of the input that were written to a cache.
+            reasoning_tokens: those of the output that were reasoning.
+            cost_usd: US dollars as the provider reported them; None = unpriced, 0 = free.
+            latency_ms: to the last chunk, in milliseconds.
+            first_token_ms: to the first chunk, in milliseconds.
+            status: HTTP status; 599 = no answer.
+            event: the event type.
+            user: whom it counts for; None = as bound.
+            org: the organisation; None = as bound.
+            route: method and template; None = that of the request in flight.
+            time: when it began, aware; None = now.
+            weight: how many calls this one stands for.
+            event_id: your idempotency key: calls with the same key count once, for ever.
+            dimensions: values of the declared own dimensions.
+
+        Returns:
+            True = accepted. False = rejected and counted, or recording is off.
+        """
+        if not self.active:
+            return self._inactive()
+        try:
+            return self._named(
+                {
+                    "kind": "llm",
+                    "event": event,
+                    "status": status,
+                    "latency_ms": latency_ms,
+                    "first_token_ms": first_token_ms,
+                    "model": model,
+                    "provider": provider,
+                    "input_tokens": input_tokens,
+                    "output_tokens": output_tokens,
+                    "cache_read_tokens": cache_read_tokens,
+                    "cache_write_tokens": cache_write_tokens,
+                    "reasoning_tokens": reasoning_tokens,
+                    "cost_usd": cost_usd,
+                    "cost_source": "unpriced",  # becomes "reported" where there is a cost
+                    "time": time,
+                    "weight": weight,
+                },
+                (user, org, route, dimensions),
+                event_id,
+            )
+        except Exception as error:  # noqa: BLE001  nothing may reach the host
+            self.guard.caught("record_tokens", error)
+            return False
+
+    def _named(
+        self,
+        values: dict[str, Any],
+        attribution: tuple[object, object, str | None, dict[str, object]],
+        event_id: str | None,
+    ) -> bool:
+        from usagekit.event import UsageEvent
+
+        user, org, route, dimensions = attribution
+        measurement = context.current.get()
+        attributes: Mapping[str, object] = dimensions
+        if measurement is not None:
+            bound_user, bound_org, bound_attributes = measurement.identity()
+            user = bound_user if user is None else user
+            org = bound_org if org is None else org
+            route = measurement.route() if route is None else route
+            if bound_attributes:
+                attributes = bound_attributes | dimensions
+        if attributes:
+            values["attributes"] = self._declared_only(attributes)
+        event = UsageEvent(**values | {"user": user, "org": org, "route": route})
+        return self._take(event, "" if event_id is None else _clean.plain(event_id))
+
+    def record_request(  # noqa: PLR0917  the hot path: positional arguments are a measurable part of it
+        self,
+        measurement: context.Measurement,
+        event: object,
+        status: int,
+        route: str,
+        aborted: bool,  # noqa: FBT001
+        time_us: int,
+        latency_us: int,
+        tail_us: int | None,
+        response_bytes: int,
+    ) -> bool:
+        """Record a request; called by the middlewares when it ended.
+
+        Args:
+            measurement: whom it counts for; `identify` is asked here at the latest.
+            event: the event type.
+            status: HTTP status, 499 = the client went away before one.
+            route: method and template.
+            aborted: the client went away before the end.
+            time_us: when it began, microseconds since 1970.
+            latency_us: to the last body byte.
+            tail_us: from the first body byte to the last; None where no byte was sent.
+            response_bytes: body bytes sent.
+        """
+        journal = self._journal
+        if journal is None or self._off:
+            return False
+        try:
+            user, org, attributes = measurement.identity()
+            if attributes or self._processors or context.receivers_of is not None or self._closed:
+                return self._slow_request(
+                    (user, org, attributes), event, status, route, aborted, time_us, latency_us, tail_us, response_bytes
+                )
+            fragments = self._fragments
+            shape = fragments.request(event if type(event) is str else _clean.text(event), status, route, aborted)
+            subject = fragments.subject(
+                user if type(user) is str else _clean.text(user), org if type(org) is str else _clean.text(org)
+            )
+            tail = "null" if tail_us is None else tail_us
+            return journal.append(f"{time_us},{shape},{subject},{latency_us},{tail},{response_bytes}") is not None
+        except Exception as error:  # noqa: BLE001  nothing may reach the host
+            self.guard.caught("record_request", error)
+            return False
+
+    def _slow_request(  # noqa: PLR0917
+        self,
+        identity: tuple[object, object, dict[str, object] | None],
+        event: object,
+        status: int,
+        route: str,
+        aborted: bool,  # noqa: FBT001
+        time_us: int,
+        latency_us: int,
+        tail_us: int | None,
+        response_bytes: int,
+    ) -> bool:
+        """Record a request for which somebody wants the whole event."""
+        from usagekit.event import UsageEvent, from_microseconds
+
+        user, org, attributes = identity
+        values: dict[str, Any] = {"event": event, "user": user, "org": org}
+        if attributes:
+            values["attributes"] = self._declared_only(attributes)
+        whole = UsageEvent(
+            kind="request",
+            status=status,
+            route=route,
+            aborted=aborted,
+            time=from_microseconds(time_us),
+            latency_ms=latency_us / 1000,
+            first_token_ms=None if tail_us is None else (latency_us - tail_us) / 1000,
+            response_bytes=response_bytes,
+            **values,
+        )
+        return self._take(whole, "")
+
+    def _take(self, event: UsageEvent, key: str) -> bool:
+        """The first four hops: processors, the journal, signals."""
+        journal = self._journal
+        if journal is None or self._off:
+            return False
+        processed: UsageEvent | None = event
+        for processor in self._processors:
+            try:
+                processed = processor(event)
+            except Exception as error:  # noqa: BLE001  the app's own callable may raise anything
+                self.guard.caught("processor", error)
+                continue
+            if processed is None:
+                return False
+            event = processed
+        if self._closed:
+            return self._rejected("closed")
+        accepted = journal.append(records.body_of(event, key))
+        if accepted is None:
+            self._send_signal("event_rejected", reason="quota or journal")
+            return False
+        if context.receivers_of is not None and context.receivers_of["event_recorded"].receivers:
+            from dataclasses import replace
+
+            self._send_signal("event_recorded", event=replace(event, id=f"{accepted[0]}-{accepted[1]}"))
+        return True
+
+    def _inactive(self) -> bool:
+        return self._rejected("closed") if self._closed else False
+
+    def _rejected(self, reason: str) -> bool:
+        if self._journal is not None:
+            self._journal.reject(reason)
+            self._send_signal("event_rejected", reason=reason)
+        return False
+
+    def _declared_only(self, attributes: Mapping[str, object]) -> dict[str, object]:
+        known = {name: value for name, value in attributes.items() if name in self._declared}
+        if len(known) < len(attributes):
+            for name in attributes:
+                if name not in self._declared:
+                    self._note_undeclared(_clean.text(name, _clean.EVENT_LIMIT))
+        return known
+
+    def _note_undeclared(self, name: str) -> None:
+        if name not in self._undeclared:
+            if len(self._undeclared) >= 100:
+                name = "(others)"
+            else:
+                from logging import getLogger
+
+                getLogger("usagekit").warning(
+                    "dimension %r is dropped: it is not declared; use Recorder(dimensions=[%r])", name, name
+                )
+        self._undeclared.setdefault(name, _clean.Tally()).add()
+
+    def _send_signal(self, name: str, **values: object) -> None:
+        if context.receivers_of is None:
+            return
+        signal = context.receivers_of[name]
+        for receiver in signal.receivers_for(self) if signal.receivers else ():
+            try:
+                receiver(self, **values)
+            except Exception as error:  # noqa: BLE001  the app's own receiver may raise anything
+                self.guard.caught(f"receiver of {name}", error)
+
+    def _on_delivery(self, sink: str, outcome: int | BaseException) -> None:
+        if isinstance(outcome, int):
+            self._send_signal("batch_delivered", sink=sink, count=outcome)
+        else:
+            self._send_signal("delivery_failed", sink=sink, error=outcome)
+
+    # What asks and manages. These may block, and raise.
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Import what every journal of the ledger holds; waits for no remote sink.
+
+        Without a ledger (`durability="memory"`, a memory backend alone) it waits for the sinks instead.
+
+        Returns:
+            False where `timeout` seconds did not suffice; nothing is lost then.
+        """
+        return True if self._engine is None else self._engine.flush(timeout)
+
+    def read(self, query: UsageQuery, /) -> UsageReport:
+        """Answer `query` by the first backend that can be asked; what was accepted before is in it.
+
+        Blocks; under ASGI call it in a thread. A recorder that does nothing gives an empty report.
+
+        Raises:
+            QueryError: no backend of this recorder can be asked, or the question cannot.
+        """
+        from usagekit.errors import QueryError
+
+        for backend in self.backends:
+            if hasattr(backend, "read"):
+                self.flush(READ_FLUSH_SECONDS)
+                return backend.read(query)  # type: ignore[no-any-return]
+        if self.backends:
+            msg = "none of this recorder's backends can be asked; add SQLiteBackend('usage.db') to it"
+            raise QueryError(msg)
+        from usagekit.query import empty_report
+
+        return empty_report(query)
+
+    def status(self) -> dict[str, Any]:
+        """Tell how it goes.
+
+        Returns:
+            A dictionary that JSON takes: `accepted`, `rejected` (by reason), `errors` (by place), `cleaned` and
+            `undeclared` are counts of this process; `durable`, `corrupt`, `repeated`, `dead_letters` and `sinks`
+            (for each `delivered`, `lag`, `dead_letters`, in events) are the ledger's, the same in every worker.
+        """
+        accepted, rejected = (0, {}) if self._journal is None else self._journal.counts()
+        status: dict[str, Any] = {
+            "active": self.active,
+            "accepted": accepted,
+            "rejected": rejected,
+            "errors": self.guard.counts(),
+            "cleaned": {"non_finite": _clean.non_finite.value, "unreadable": _clean.unreadable.value},
+            "undeclared": {name: tally.value for name, tally in list(self._undeclared.items())},
+        }
+        nothing = {"durable": 0, "corrupt": 0, "repeated": 0, "dead_letters": 0, "sinks": {}}
+        return status | (nothing if self._engine is None else self._engine.status())
+
+    def close(self) -> None:
+        """Import what was accepted, stop this process's threads and close the backends; later events are rejected."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._engine is not None:
+            self._engine.close(CLOSE_SECONDS)
+        for backend in self.backends:
+            if hasattr(backend, "close"):
+                backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _checked_dimensions(names: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        msg = f"dimensions={names!r} is one string; give a list: dimensions=[{names!r}]"
+        raise ConfigurationError(msg)
+    checked = tuple(dict.fromkeys(names))
+    for name in checked:
+        if not str(name).isidentifier():
+            msg = f"dimension {name!r} is not a name; use letters, digits and _"
+            raise ConfigurationError(msg)
+        if name in _TAKEN or name.endswith("_tokens"):
+            msg = f"dimension {name!r} is one of usagekit's own names; choose another"
+            raise ConfigurationError(msg)
+    return checked
+
+
+def _backends_from_environment() -> tuple[Any, ...]:
+    urls = [url.strip() for url in os.environ.get("USAGEKIT_BACKEND", "").split(",") if url.strip()]
+    if not urls:
+        return ()
+    from usagekit.backends import backend_from_url
+
+    return tuple(backend_from_url(url) for url in urls)
+
+
+_default: Recorder | None = None
+
+
+def set_default_recorder(recorder: Recorder | None) -> None:
+    """Make `recorder` the one that `track` and the others use outside a request; None takes it away."""
+    global _default  # noqa: PLW0603  the process's default is one by definition
+    _default = recorder
+
+
+def default_recorder() -> Recorder | None:
+    """Give the recorder of the request in flight, else the process's default, else None."""
+    measurement = context.current.get()
+    if measurement is not None and measurement.recorder is not None:
+        return measurement.recorder
+    return _default
+
+
+_homeless = Guard()
+
+
+def _recorder_for(what: str) -> Recorder | None:
+    recorder = default_recorder()
+    if recorder is None:
+        _homeless.noted(what, "no recorder here, so nothing is recorded; call usagekit.set_default_recorder(recorder)")
+    return recorder
+
+
+def track(event: str, **values: Any) -> bool:
+    """Record something the app names, with the request's recorder or the default one; see `Recorder.track`."""
+    recorder = _recorder_for("track")
+    return False if recorder is None else recorder.track(event, **values)
+
+
+def record_tokens(**values: Any) -> bool:
+    """Record a model call, with the request's recorder or the default one; see `Recorder.record_tokens`."""
+    recorder = _recorder_for("record_tokens")
+    return False if recorder is None else recorder.record_tokens(**values)

@@ -1,0 +1,219 @@
+"""What `identify`, `auth` and `scope` callables see of a request: the same names under ASGI and WSGI, read-only."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import Any
+
+__all__ = ["AsgiRequest", "Headers", "WsgiRequest"]
+
+
+class Headers:
+    """Request headers by case-insensitive name, values as text; several of one name are joined by a comma.
+
+    `get`, `[]`, `in` and iteration work as in a mapping.
+    """
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        self._pairs = pairs
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """Give the value of header `name`, else `default`."""
+        wanted = name.lower().encode("latin-1", "replace")
+        found = None
+        for key, value in self._pairs:
+            if key == wanted:
+                found = value if found is None else found + b", " + value
+        return default if found is None else found.decode("latin-1")
+
+    def __getitem__(self, name: str) -> str:
+        value = self.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.get(name) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(key.decode("latin-1") for key, _ in self._pairs))
+
+    def items(self) -> list[tuple[str, str]]:
+        """Give all names, lower-cased, with their values."""
+        return [(name, self[name]) for name in self]
+
+    def __repr__(self) -> str:
+        return f"Headers({list(self)})"  # values hold secrets
+
+
+class AsgiRequest:
+    """A view of an HTTP or websocket request under ASGI.
+
+    Lives as long as the request. What is not there (no session middleware, no user) is None or empty, never an error.
+
+    Attributes:
+        scope: the ASGI scope itself; do not change it.
+    """
+
+    __slots__ = ("scope",)
+
+    def __init__(self, scope: Mapping[str, Any]) -> None:
+        self.scope = scope
+
+    @property
+    def environ(self) -> None:
+        """None: there is no WSGI environment under ASGI."""
+        return None
+
+    @property
+    def method(self) -> str:
+        """The HTTP method, `"GET"`; websockets have `"GET"` too."""
+        return str(self.scope.get("method", "GET"))
+
+    @property
+    def path(self) -> str:
+        """The decoded path, the mount's prefix included."""
+        return str(self.scope.get("path", ""))
+
+    @property
+    def headers(self) -> Headers:
+        """The request headers."""
+        return Headers(self.scope["headers"])
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The request's cookies by name."""
+        return _cookies(self.headers.get("cookie", ""))
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query parameters; of several with one name the last."""
+        return _query(self.scope.get("query_string", b"").decode("latin-1"))
+
+    @property
+    def state(self) -> Any:
+        """What the app put on `request.state`: a mapping; empty where there is none."""
+        return self.scope.get("state") or {}
+
+    @property
+    def session(self) -> Any:
+        """The session mapping of the app's session middleware; empty where there is none."""
+        return self.scope.get("session") or {}
+
+    @property
+    def user(self) -> Any:
+        """The user that the app's authentication middleware found; None where there is none."""
+        return self.scope.get("user")
+
+
+class WsgiRequest:
+    """A view of a request under WSGI; see `AsgiRequest`.
+
+    Attributes:
+        environ: the WSGI environment itself; do not change it.
+    """
+
+    __slots__ = ("environ",)
+
+    def __init__(self, environ: Mapping[str, Any]) -> None:
+        self.environ = environ
+
+    @property
+    def scope(self) -> None:
+        """None: there is no ASGI scope under WSGI."""
+        return None
+
+    @property
+    def method(self) -> str:
+        """The HTTP method, `"GET"`."""
+        return str(self.environ.get("REQUEST_METHOD", "GET"))
+
+    @property
+    def path(self) -> str:
+        """The decoded path, the mount's prefix included."""
+        raw = self.environ.get("SCRIPT_NAME", "") + self.environ.get("PATH_INFO", "")
+        return str(raw).encode("latin-1", "replace").decode("utf-8", "replace")
+
+    @property
+    def headers(self) -> _EnvironHeaders:
+        """The request headers."""
+        return _EnvironHeaders(self.environ)
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The request's cookies by name."""
+        return _cookies(self.environ.get("HTTP_COOKIE", ""))
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query parameters; of several with one name the last."""
+        return _query(self.environ.get("QUERY_STRING", ""))
+
+    @property
+    def state(self) -> Any:
+        """What the app put in the environment under `"usagekit.state"`; empty where there is nothing."""
+        return self.environ.get("usagekit.state") or {}
+
+    @property
+    def session(self) -> Any:
+        """The session of the framework, where it puts it in reach (Flask, Django); else empty."""
+        request = self._framework_request()
+        if request is not None:
+            return getattr(request, "session", None) or {}
+        return self.environ.get("beaker.session") or {}
+
+    @property
+    def user(self) -> Any:
+        """The user of the framework (Django's `request.user`), else `REMOTE_USER`; None where there is none."""
+        request = self._framework_request()
+        user = None if request is None else getattr(request, "user", None)
+        return user if user is not None else self.environ.get("REMOTE_USER")
+
+    def _framework_request(self) -> Any:
+        return self.environ.get("usagekit.request") or self.environ.get("werkzeug.request")
+
+
+class _EnvironHeaders(Headers):
+    """Headers as a WSGI environment holds them."""
+
+    __slots__ = ("_environ",)
+
+    def __init__(self, environ: Mapping[str, Any]) -> None:
+        self._environ = environ
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        key = name.upper().replace("-", "_")
+        if key not in {"CONTENT_TYPE", "CONTENT_LENGTH"}:
+            key = "HTTP_" + key
+        value = self._environ.get(key)
+        return default if value is None else str(value)
+
+    def __iter__(self) -> Iterator[str]:
+        for key in self._environ:
+            if key.startswith("HTTP_"):
+                yield key[5:].replace("_", "-").lower()
+            elif key in {"CONTENT_TYPE", "CONTENT_LENGTH"} and self._environ[key]:
+                yield key.replace("_", "-").lower()
+
+
+def _cookies(header: str | None) -> dict[str, str]:
+    # SimpleCookie drops every cookie after one it does not like.
+    cookies = {}
+    for part in (header or "").split(";"):
+        name, separator, value = part.strip().partition("=")
+        if separator and name:
+            cookies[name] = value[1:-1] if value[:1] == value[-1:] == '"' else value
+    return cookies
+
+
+def _query(text: str) -> dict[str, str]:
+    from urllib.parse import parse_qsl
+
+    try:
+        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=1000))
+    except ValueError:
+        return {}
