@@ -89,7 +89,7 @@ class UsageMiddleware:
             await self.app(scope, receive, send)
             return
         exchange = (_Http if kind == "http" else _Websocket)(self, recorder, scope, receive, send)
-        scope[_MARK] = exchange
+        scope[_MARK] = True  # not the exchange, which refers to the scope: only the collector could free the two
         token = current.set(exchange)
         try:
             await self.app(scope, exchange.receive, exchange.send)
@@ -121,15 +121,17 @@ class _Exchange(Measurement):
     """What a request and a websocket have in common: who asks, for what, since when."""
 
     __slots__ = (
+        "_disconnected",
         "_entry_root",
+        "_first",
         "_identify_async",
+        "_last",
         "_middleware",
         "_receive",
         "_scope",
         "_send",
+        "_sent_file",
         "_started",
-        "_time_us",
-        "settled",
         "size",
         "status",
     )
@@ -139,31 +141,36 @@ class _Exchange(Measurement):
     def __init__(
         self, middleware: UsageMiddleware, recorder: Recorder, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        self._time_us = time_ns() // 1000
         self._started = perf_counter_ns()
-        identify, self._identify_async = middleware.identify_for(recorder)
-        super().__init__(recorder, identify)
+        # Measurement's own five, without the call.
+        self.recorder = recorder
+        self.identify, self._identify_async = middleware.identify_for(recorder)
+        self.parent = self.bound = self.found = None
+        # True as soon as nothing is left to be done at the app's return.
+        self.settled = False
         self._middleware = middleware
         self._scope = scope
         self._receive = receive
         self._send = send
         self._entry_root = scope.get("root_path", "")
-        self.settled = False  # nothing is left to be done at the app's return
-        self.status = 0
-        self.size = 0
+        self._first = self._last = 0  # clock at the first and the last body byte; 0 = not yet
+        self._sent_file = self._disconnected = False
+        self.status = self.size = 0
 
     def request(self) -> AsgiRequest:
         return AsgiRequest(self._scope)
 
     def route(self) -> str:
-        method = self._scope.get("method", "GET")
-        template = _template(self._scope, self._entry_root)
-        return f"{method if method in _METHODS else 'OTHER'} {template or '(unmatched)'}"
+        scope = self._scope
+        method = scope.get("method", "GET")
+        if method not in _METHODS:
+            method = "OTHER"
+        return f"{method} {_template(scope, self._entry_root) or '(unmatched)'}"
 
     def event_type(self) -> object:
         """Give the event type: bound, as the middleware's callable says, or the middleware's."""
-        if self.event is not None:
-            return self.event
+        if self.bound is not None and "event" in self.bound:
+            return self.bound["event"]
         event = self._middleware.event
         if callable(event):
             try:
@@ -175,7 +182,7 @@ class _Exchange(Measurement):
 
     async def ask(self) -> None:
         """Ask an async `identify`, for a limited time."""
-        if self._identify_async is None or self.found is not None or (self.user is not None and self.org is not None):
+        if self._identify_async is None or self.found is not None:
             return
         try:
             answer: Any = self._identify_async(self.request())
@@ -183,28 +190,11 @@ class _Exchange(Measurement):
         except Exception as error:  # noqa: BLE001  the app's own callable may raise anything
             self.recorder.guard.caught("identify", error)
 
-    def record(
-        self, event: object, status: int, latency_us: int, tail_us: int | None, *, aborted: bool = False
-    ) -> None:
-        """Record an event of this exchange."""
-        self.recorder.record_request(
-            self, event, status, self.route(), aborted, self._time_us, latency_us, tail_us, self.size
-        )
-
 
 class _Http(_Exchange):
     """One HTTP request while it is in flight."""
 
-    __slots__ = ("_disconnected", "_first", "_last", "_sent_file")
-
-    def __init__(
-        self, middleware: UsageMiddleware, recorder: Recorder, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        super().__init__(middleware, recorder, scope, receive, send)
-        self._first = 0
-        self._last = 0
-        self._sent_file = False
-        self._disconnected = False
+    __slots__ = ()
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -212,24 +202,29 @@ class _Http(_Exchange):
             self._disconnected = True
         return message
 
-    async def send(self, message: Message) -> None:
-        await self._send(message)
+    def send(self, message: Message) -> Awaitable[None]:
         kind = message["type"]
         if kind == "http.response.body":
-            body = message.get("body")
-            if body:
-                self.size += len(body)
-                if not self._first:
-                    self._first = perf_counter_ns()
-            if not message.get("more_body"):
-                self._last = perf_counter_ns()
-                if self._identify_async is None and not self.settled:
-                    self._settle()
-        elif kind == "http.response.start":
+            return self._send_body(message)
+        if kind == "http.response.start":
             self.status = message["status"]
         elif kind in {"http.response.pathsend", "http.response.zerocopysend"}:
             self._sent_file = True
             self._first = self._first or perf_counter_ns()
+        return self._send(message)
+
+    async def _send_body(self, message: Message) -> None:
+        await self._send(message)
+        now = perf_counter_ns()
+        body = message.get("body")
+        if body:
+            self.size += len(body)
+            if not self._first:
+                self._first = now
+        if not message.get("more_body"):
+            self._last = now
+            if self._identify_async is None:
+                self._settle()
 
     def fail(self, error: BaseException) -> None:
         """Note that the app raised."""
@@ -245,19 +240,29 @@ class _Http(_Exchange):
         self._settle()
 
     def _settle(self) -> None:
-        self.settled = True
-        if self.excluded or _is_static(self._scope.get("endpoint")):
+        if self.settled:
             return
+        self.settled = True
         try:
+            endpoint = self._scope.get("endpoint")
+            if endpoint is not None and _is_static(endpoint):
+                return
+            now = self._last or perf_counter_ns()
+            elapsed = now - self._started
             complete = self._last or self._sent_file
             # Servers answer 500 for an app that returns without a word.
             status = self.status or (_CLIENT_GONE if self._disconnected else _SERVER_ERROR)
-            aborted = not complete and (self._disconnected or self.status not in {0, _SERVER_ERROR})
-            if self._scope["method"] == "HEAD":
-                self.size = 0
-            now = self._last or perf_counter_ns()
-            tail = (now - self._first) // 1000 if self._first else None
-            self.record(self.event_type(), status, (now - self._started) // 1000, tail, aborted=aborted)
+            self.recorder.record_request(
+                self,
+                self.event_type(),
+                status,
+                self.route(),
+                not complete and (self._disconnected or self.status not in {0, _SERVER_ERROR}),
+                (time_ns() - elapsed) // 1000,
+                elapsed // 1000,
+                (now - self._first) // 1000 if self._first else None,
+                0 if self._scope["method"] == "HEAD" else self.size,
+            )
         except Exception as error:  # noqa: BLE001  nothing may reach the host
             self.recorder.guard.caught("asgi", error)
 
@@ -280,7 +285,7 @@ class _Websocket(_Exchange):
     async def send(self, message: Message) -> None:
         await self._send(message)
         kind = message["type"]
-        if kind == "websocket.accept":
+        if kind == "websocket.accept" and not self.settled:
             self._accepted = True
             await self.ask()
             self._settle("", _WEBSOCKET)
@@ -305,10 +310,19 @@ class _Websocket(_Exchange):
             self._settle("", self.status or _FORBIDDEN)
 
     def _settle(self, event: str, status: int) -> None:
-        if self.excluded:
-            return
         try:
-            self.record(event or self.event_type(), status, (perf_counter_ns() - self._started) // 1000, None)
+            elapsed = perf_counter_ns() - self._started
+            self.recorder.record_request(
+                self,
+                event or self.event_type(),
+                status,
+                self.route(),
+                False,  # noqa: FBT003
+                (time_ns() - elapsed) // 1000,
+                elapsed // 1000,
+                None,
+                self.size,
+            )
         except Exception as error:  # noqa: BLE001  nothing may reach the host
             self.recorder.guard.caught("asgi", error)
 
@@ -330,7 +344,7 @@ def _template(scope: Scope, entry_root: str) -> str:
 
 
 def _is_static(endpoint: object) -> bool:
-    return endpoint is not None and any(kind.__name__ == "StaticFiles" for kind in type(endpoint).__mro__)
+    return any(kind.__name__ == "StaticFiles" for kind in type(endpoint).__mro__)
 
 
 def _is_async(identify: object) -> bool:

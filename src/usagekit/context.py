@@ -56,16 +56,14 @@ class Measurement:
 
     Attributes:
         recorder: which records it.
-        user: as bound; None = not bound, so `identify` is asked.
-        org: as bound; None likewise.
-        event: event type of the request, as bound; None = the middleware's.
-        attributes: own dimensions, as bound; None = none.
-        excluded: True = the request is not to be counted.
-        identify: says who asks when nothing was bound; None = nobody to ask.
+        identify: says who asks where nothing was bound; None = nobody to ask.
+        parent: what surrounds it; None = nothing.
+        bound: what `bind` was told: `user`, `org`, `event` and own dimensions; None = nothing.
         found: what `identify` said; None = nothing so far.
+        settled: nothing is left to record here, or it is not to be recorded at all.
     """
 
-    __slots__ = ("attributes", "event", "excluded", "found", "identify", "org", "parent", "recorder", "user")
+    __slots__ = ("bound", "found", "identify", "parent", "recorder", "settled")
 
     def __init__(
         self,
@@ -74,14 +72,11 @@ class Measurement:
         parent: Measurement | None = None,
     ) -> None:
         self.recorder = recorder
-        self.user: object = None
-        self.org: object = None
-        self.event: object = None
-        self.attributes: dict[str, object] | None = None
-        self.parent = parent
-        self.excluded = False
         self.identify = identify
+        self.parent = parent
+        self.bound: dict[str, object] | None = None
         self.found: Identity | None = None
+        self.settled = False
 
     def request(self) -> Any:
         """Give the read-only view of the request that `identify` gets; overridden by the middlewares."""
@@ -96,10 +91,18 @@ class Measurement:
 
         `identify` is asked at most once successfully; while it says None it is asked again at the next occasion.
         """
-        user, org, attributes = self.user, self.org, self.attributes
-        if self.identify is not None and self.found is None and (user is None or org is None):
-            self.found = self._ask(self.identify)
+        user = org = attributes = None
+        bound = self.bound
+        if bound is not None:
+            user, org = bound.get("user"), bound.get("org")
+            attributes = {name: value for name, value in bound.items() if name not in _NOT_DIMENSIONS}
         found = self.found
+        if found is None and self.identify is not None and (user is None or org is None):
+            try:
+                answer = self.identify(self.request())
+                self.found = found = answer if type(answer) is Identity else as_identity(answer)
+            except Exception as error:  # noqa: BLE001  the app's own callable may raise anything
+                (_guard if self.recorder is None else self.recorder.guard).caught("identify", error)
         if found is not None:
             if user is None:
                 user = found.user
@@ -115,12 +118,13 @@ class Measurement:
                 attributes = outer_attributes | (attributes or {})
         return user, org, attributes
 
-    def _ask(self, identify: Callable[[Any], object]) -> Identity | None:
-        try:
-            return as_identity(identify(self.request()))
-        except Exception as error:  # noqa: BLE001  the app's own callable may raise anything
-            (_guard if self.recorder is None else self.recorder.guard).caught("identify", error)
-            return None
+    def bind(self, values: dict[str, object]) -> None:
+        """Take what is now known; None values change nothing."""
+        known = {name: value for name, value in values.items() if value is not None}
+        self.bound = known if self.bound is None else self.bound | known
+
+
+_NOT_DIMENSIONS = frozenset({"user", "org", "event"})
 
 
 def as_identity(answer: object) -> Identity | None:
@@ -159,14 +163,7 @@ def bind(*, user: object = None, org: object = None, event: object = None, **dim
     if measurement is None:
         _guard.noted("bind", "called outside a request, where it does nothing; use `with usagekit.bound(...):`")
         return
-    if user is not None:
-        measurement.user = user
-    if org is not None:
-        measurement.org = org
-    if event is not None:
-        measurement.event = event
-    if dimensions:
-        measurement.attributes = (measurement.attributes or {}) | dimensions
+    measurement.bind({"user": user, "org": org, "event": event} | dimensions)
 
 
 def bound(*, user: object = None, org: object = None, **dimensions: object) -> AbstractContextManager[None]:
@@ -180,9 +177,7 @@ def bound(*, user: object = None, org: object = None, **dimensions: object) -> A
     def block() -> Iterator[None]:
         outer = current.get()
         measurement = Measurement(None if outer is None else outer.recorder, parent=outer)
-        measurement.user = user
-        measurement.org = org
-        measurement.attributes = dimensions or None
+        measurement.bind({"user": user, "org": org} | dimensions)
         token = current.set(measurement)
         try:
             yield

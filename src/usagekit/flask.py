@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import request
 
+from usagekit.context import current
 from usagekit.exclusion import DEFAULT_EXCLUDED
 from usagekit.recorder import set_default_recorder
 from usagekit.wsgi import UsageMiddleware
@@ -41,9 +42,9 @@ def init_app(
 
     @app.after_request
     def _ask_identify(response: Response) -> Response:
-        measurement = request.environ.get("usagekit.measurement")
+        measurement = current.get()
         if measurement is not None:
-            measurement.excluded = measurement.excluded or _is_static(request.endpoint)
+            measurement.settled = measurement.settled or _is_static(request.endpoint)
             measurement.identity()
         return response
 

@@ -90,6 +90,12 @@ class Recorder:
             file systems that cannot be written.
         quota_bytes: when this much waits to be imported, new events are rejected; the default is 1 GiB.
 
+    Attributes:
+        active: whether events are recorded: False without backends, when switched off, and once closed.
+        backends: as given, or as the environment says.
+        dimensions: the declared names.
+        guard: counts what failed.
+
     Raises:
         ConfigurationError: an option that cannot work.
         StorageError: the ledger cannot be used where it should lie.
@@ -110,9 +116,11 @@ class Recorder:
         self.dimensions = _checked_dimensions(dimensions)
         self._processors = tuple(processors)
         self._declared = frozenset(self.dimensions)
-        self._fragments = records.Fragments()
+        self._shapes = records.RequestShapes()
+        self._subjects = records.Subjects()
         self._undeclared: dict[str, _clean.Tally] = {}
         self._closed = False
+        self.active = False
         self._off = os.environ.get("USAGEKIT_DISABLED") == "1"
         if not backends and not self._off:
             backends = _backends_from_environment()
@@ -136,6 +144,7 @@ class Recorder:
             if hasattr(backend, "declare"):
                 backend.declare(self.dimensions)
         self._off = os.environ.get("USAGEKIT_REALTIME") == "0"
+        self.active = self._journal is not None and not self._off
 
     @classmethod
     def from_env(cls, **options: Any) -> Recorder:
@@ -147,11 +156,6 @@ class Recorder:
         return cls(**options)
 
     # What records. Nothing from here to `flush` raises, waits or takes a lock.
-
-    @property
-    def active(self) -> bool:
-        """Whether events are recorded at all: False without backends, when disabled, and once closed."""
-        return not self._off and self._journal is not None and not self._closed
 
     def record(self, event: UsageEvent) -> bool:
         """Record a whole event; its `id` is replaced by the one it gets. True = accepted."""
@@ -352,11 +356,13 @@ class Recorder:
                 return self._slow_request(
                     (user, org, attributes), event, status, route, aborted, time_us, latency_us, tail_us, response_bytes
                 )
-            fragments = self._fragments
-            shape = fragments.request(event if type(event) is str else _clean.text(event), status, route, aborted)
-            subject = fragments.subject(
-                user if type(user) is str else _clean.text(user), org if type(org) is str else _clean.text(org)
-            )
+            if type(event) is not str:
+                event = _clean.text(event)
+            if type(user) is not str:
+                user = _clean.text(user)
+            if type(org) is not str:
+                org = _clean.text(org)
+            shape, subject = self._shapes[event, status, route, aborted], self._subjects[user, org]
             tail = "null" if tail_us is None else tail_us
             return journal.append(f"{time_us},{shape},{subject},{latency_us},{tail},{response_bytes}") is not None
         except Exception as error:  # noqa: BLE001  nothing may reach the host
@@ -525,6 +531,7 @@ class Recorder:
         if self._closed:
             return
         self._closed = True
+        self.active = False
         if self._engine is not None:
             self._engine.close(CLOSE_SECONDS)
         for backend in self.backends:

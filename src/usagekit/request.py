@@ -10,8 +10,18 @@ if TYPE_CHECKING:
 __all__ = ["AsgiRequest", "Headers", "WsgiRequest"]
 
 
+_ENCODED: dict[str, bytes] = {}  # the few names that an app asks for
+
+
+def _encoded(name: str) -> bytes:
+    if len(_ENCODED) >= 256:
+        _ENCODED.clear()
+    found = _ENCODED[name] = name.lower().encode("latin-1", "replace")
+    return found
+
+
 class Headers:
-    """Request headers by case-insensitive name, values as text; several of one name are joined by a comma.
+    """Request headers by case-insensitive name, values as text.
 
     `get`, `[]`, `in` and iteration work as in a mapping.
     """
@@ -22,13 +32,12 @@ class Headers:
         self._pairs = pairs
 
     def get(self, name: str, default: str | None = None) -> str | None:
-        """Give the value of header `name`, else `default`."""
-        wanted = name.lower().encode("latin-1", "replace")
-        found = None
+        """Give the value of header `name`, of several the first; else `default`."""
+        wanted = _ENCODED.get(name) or _encoded(name)
         for key, value in self._pairs:
             if key == wanted:
-                found = value if found is None else found + b", " + value
-        return default if found is None else found.decode("latin-1")
+                return value.decode("latin-1")
+        return default
 
     def __getitem__(self, name: str) -> str:
         value = self.get(name)
@@ -87,7 +96,9 @@ class AsgiRequest:
     @property
     def cookies(self) -> dict[str, str]:
         """The request's cookies by name."""
-        return _cookies(self.headers.get("cookie", ""))
+        # HTTP/2 clients may send them in several headers.
+        headers = [value.decode("latin-1") for name, value in self.scope["headers"] if name == b"cookie"]
+        return _cookies("; ".join(headers))
 
     @property
     def query(self) -> dict[str, str]:
@@ -200,10 +211,10 @@ class _EnvironHeaders(Headers):
                 yield key.replace("_", "-").lower()
 
 
-def _cookies(header: str | None) -> dict[str, str]:
+def _cookies(header: str) -> dict[str, str]:
     # SimpleCookie drops every cookie after one it does not like.
     cookies = {}
-    for part in (header or "").split(";"):
+    for part in header.split(";"):
         name, separator, value = part.strip().partition("=")
         if separator and name:
             cookies[name] = value[1:-1] if value[:1] == value[-1:] == '"' else value

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["UsageMiddleware"]
 
 _METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY"])
-_MARK = "usagekit.measurement"  # in the environment of a request that is being counted
+_MARK = "usagekit.counted"  # in the environment of a request that is being counted
 _SERVER_ERROR = 500
 
 
@@ -65,7 +65,7 @@ class UsageMiddleware:
         if recorder is None or not recorder.active or _MARK in environ or self._is_excluded(environ, recorder):
             return self.app(environ, start_response)
         exchange = _Exchange(self, recorder, environ, start_response)
-        environ[_MARK] = exchange
+        environ[_MARK] = True  # not the exchange, which refers to the environment
         token = current.set(exchange)
         try:
             body = self.app(environ, exchange.start_response)
@@ -102,24 +102,22 @@ class _Exchange(Measurement):
     __slots__ = (
         "_environ",
         "_first",
-        "_iterator",
         "_middleware",
-        "_settled",
+        "_server_write",
         "_start_response",
         "_started",
         "_status",
-        "_time_us",
         "body",
         "size",
     )
 
     recorder: Recorder
     body: Iterable[bytes]
+    _server_write: Callable[[bytes], object]
 
     def __init__(
         self, middleware: UsageMiddleware, recorder: Recorder, environ: WSGIEnvironment, start: StartResponse
     ) -> None:
-        self._time_us = time_ns() // 1000
         self._started = perf_counter_ns()
         identify = middleware.identify
         super().__init__(recorder, recorder.identify if identify is None else identify)
@@ -128,8 +126,6 @@ class _Exchange(Measurement):
         self._start_response = start
         self._status = 0
         self._first = 0
-        self._settled = False
-        self._iterator: Iterator[bytes] | None = None
         self.size = 0
 
     def request(self) -> WsgiRequest:
@@ -137,7 +133,9 @@ class _Exchange(Measurement):
 
     def route(self) -> str:
         method = self._environ.get("REQUEST_METHOD", "GET")
-        return f"{method if method in _METHODS else 'OTHER'} {_template(self._environ) or '(unmatched)'}"
+        if method not in _METHODS:
+            method = "OTHER"
+        return f"{method} {_template(self._environ) or '(unmatched)'}"
 
     def start_response(
         self,
@@ -150,52 +148,63 @@ class _Exchange(Measurement):
             self._status = int(status[:3])
         except ValueError:
             self._status = 0
-        write = (
-            self._start_response(status, headers)
-            if exc_info is None
-            else self._start_response(status, headers, exc_info)
-        )
+        if exc_info is None:
+            self._server_write = self._start_response(status, headers)
+        else:
+            self._server_write = self._start_response(status, headers, exc_info)
+        return self._write
 
-        def counting_write(data: bytes) -> object:
-            self._saw(data)
-            return write(data)
-
-        return counting_write
+    def _write(self, data: bytes) -> object:
+        self._saw(data)
+        return self._server_write(data)
 
     def __iter__(self) -> Iterator[bytes]:
-        # The body may be asked for its iterator only once, and inside the request's context.
-        token = current.set(self)
-        try:
-            self._iterator = iter(self.body)
-        finally:
-            current.reset(token)
-        return self
+        body = self.body
+        # Ready-made bodies run none of the app's code, so they need no context.
+        return self._ready_chunks(body) if type(body) is list or type(body) is tuple else self._chunks(body)
 
-    def __next__(self) -> bytes:
-        iterator = self._iterator
-        if iterator is None:
-            iterator = self._iterator = iter(self.body)
-        token = current.set(self)
-        try:
-            chunk = next(iterator)
-        except StopIteration:
-            self.finish(complete=True)
-            raise
-        except BaseException:
-            self.fail()
-            raise
-        finally:
-            current.reset(token)
-        self._saw(chunk)
-        return chunk
+    def _ready_chunks(self, body: Iterable[bytes]) -> Iterator[bytes]:
+        for chunk in body:
+            self._saw(chunk)
+            yield chunk
+        self.finish(complete=True)
+
+    def _chunks(self, body: Iterable[bytes]) -> Iterator[bytes]:
+        iterator: Iterator[bytes] | None = None
+        while True:
+            token = current.set(self)
+            try:
+                if iterator is None:
+                    iterator = iter(body)
+                chunk = next(iterator)
+            except StopIteration:
+                break
+            except BaseException:
+                self.fail()
+                raise
+            finally:
+                current.reset(token)
+            self._saw(chunk)
+            yield chunk
+        self.finish(complete=True)
+
+    # Servers take a Content-Length from a body of length one.
+
+    def __len__(self) -> int:
+        return len(self.body)  # type: ignore[arg-type] # raises TypeError, as the body itself does
+
+    def __bool__(self) -> bool:
+        return True
 
     def close(self) -> None:
         """End the request; called by the server once, whatever happened."""
+        close = getattr(self.body, "close", None)
+        if close is None:
+            self.finish()
+            return
         token = current.set(self)
         try:
-            close = getattr(self.body, "close", None)
-            if close is not None:
-                close()
+            close()
         finally:
             current.reset(token)
             self.finish()
@@ -213,33 +222,29 @@ class _Exchange(Measurement):
 
     def finish(self, *, complete: bool = False) -> None:
         """Record the request, once."""
-        if self._settled:
+        if self.settled:
             return
-        self._settled = True
-        if self.excluded:
-            return
+        self.settled = True
         try:
             now = perf_counter_ns()
-            if self._environ.get("REQUEST_METHOD") == "HEAD":
-                self.size = 0
-            aborted = not complete and self._status != _SERVER_ERROR
+            elapsed = now - self._started
             self.recorder.record_request(
                 self,
                 self._event_type(),
                 self._status or _SERVER_ERROR,
                 self.route(),
-                aborted,
-                self._time_us,
-                (now - self._started) // 1000,
+                not complete and self._status != _SERVER_ERROR,
+                (time_ns() - elapsed) // 1000,
+                elapsed // 1000,
                 (now - self._first) // 1000 if self._first else None,
-                self.size,
+                0 if self._environ.get("REQUEST_METHOD") == "HEAD" else self.size,
             )
         except Exception as error:  # noqa: BLE001  nothing may reach the host
             self.recorder.guard.caught("wsgi", error)
 
     def _event_type(self) -> object:
-        if self.event is not None:
-            return self.event
+        if self.bound is not None and "event" in self.bound:
+            return self.bound["event"]
         event = self._middleware.event
         if callable(event):
             try:

@@ -183,7 +183,7 @@ class _Crew:
                 taken = self._advance()
                 if monotonic() - self._adopted >= ADOPT_SECONDS:
                     self._adopt()
-            self._engine.journal.measure()
+            self._engine.journal.measure({} if self._importer is None else self._importer.imported)
             wait = 0.0 if taken else IMPORT_SECONDS
 
     def _advance(self) -> int | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from itertools import count, islice
+from os import getpid, write
 from time import monotonic, time
 from weakref import WeakValueDictionary
 from zlib import crc32
@@ -18,16 +19,17 @@ from usagekit._clean import Tally
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Self
 
 SUFFIX = ".journal"
-SEGMENT_BYTES = 1024**2  # a longer file is left to the importer, and a new one begun
+SEGMENT_RECORDS = 8192  # a longer file is left to the importer, and a new one begun: about 1 MiB
 DEFAULT_QUOTA = 1024**3
 
 _UNBORN = ".new"
 _UNBORN_SECONDS = 60.0  # nobody needs that long between creating a file and naming it
-_MEASURE_SECONDS = 0.05  # while over quota, look at the directory this often at most
+_LOOK_RECORDS = 64  # between looks at the quota
+_MEASURE_SECONDS = 0.05  # between looks at the whole directory, at the least
 
 _live: WeakValueDictionary[str, Segment] = WeakValueDictionary()
 """Journals that this process may still append to, by name.
@@ -41,6 +43,21 @@ def _nothing() -> None:
     pass
 
 
+class _Descriptor:
+    """Closes a file descriptor with its last reference.
+
+    An object of its own: one with `__del__` can be brought back by a weak reference while it is being finalised.
+    """
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        close(self.number)
+
+
 class Segment:
     """One journal file while this process may append to it.
 
@@ -48,21 +65,20 @@ class Segment:
     closed, so its number can never come to mean another file under a writer's hands.
     """
 
-    __slots__ = ("__weakref__", "fd", "name", "path", "pid", "size", "take")
+    __slots__ = ("__weakref__", "_descriptor", "fd", "name", "path", "pid", "take")
 
     def __init__(self, directory: str, pid: int) -> None:
         import fcntl
 
-        self.fd = -1
         self.pid = pid
         self.name = os.urandom(12).hex()
         self.path = os.path.join(directory, self.name + SUFFIX)
-        self.size = 0
         self.take: Callable[[], int] = count(1).__next__
         # Unborn files are nobody's to import or delete; the name appears together with the lock.
         unborn = self.path + _UNBORN
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        self.fd = os.open(unborn, flags, 0o600)
+        self._descriptor = _Descriptor(os.open(unborn, flags, 0o600))
+        self.fd = self._descriptor.number
         try:
             fcntl.lockf(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _live[self.name] = self
@@ -70,10 +86,6 @@ class Segment:
         except BaseException:
             os.unlink(unborn)
             raise
-
-    def __del__(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
 
 
 class Offered:
@@ -105,14 +117,17 @@ class Journal:
     """
 
     __slots__ = (
+        "_accept",
         "_directory",
+        "_full",
+        "_imported",
         "_measured",
         "_offered",
         "_pid",
         "_quota",
         "_room",
         "_segment",
-        "_segment_bytes",
+        "_size",
         "on_begin",
     )
 
@@ -120,15 +135,17 @@ class Journal:
         self._directory = directory
         self._quota = quota_bytes
         self.on_begin: Callable[[], None] = _nothing  # called when a file was begun, which each process does
-        # A file that was imported but may still grow counts against the quota: keep it a small part of it.
-        self._segment_bytes = min(SEGMENT_BYTES, quota_bytes // 8)
+        self._imported: Mapping[str, int] = {}
         self._begin_counting()
 
     def _begin_counting(self) -> None:
-        self._pid = os.getpid()
+        self._pid = getpid()
         self._segment: Segment | None = None
         self._offered = Offered()
-        self._room = 0
+        self._accept = self._offered.accepted.add
+        self._full = False
+        self._room = 0  # bytes left when last measured
+        self._size = 0  # of the current file, then
         self._measured = float("-inf")
 
     @property
@@ -143,36 +160,27 @@ class Journal:
         counted.
         """
         segment = self._segment
-        if segment is None or segment.pid != os.getpid():
+        if segment is None or segment.pid != getpid():
             segment = self._begin()
             if segment is None:
                 return None
         number = segment.take()
-        payload = f"[{number},{body}]".encode()
-        record = b"\n%08x%b\n" % (crc32(payload), payload)
-        size = len(record)
-        # Racing threads may lose each other's change of these two; `measure` puts them right.
-        room = self._room - size
-        if room < 0:
-            room = self._measured_room() - size
-            if room < 0:
-                self._offered.reject("quota")
-                return None
-        self._room = room
+        if (self._full or not number % _LOOK_RECORDS) and self._is_full(segment):
+            self._offered.reject("quota")
+            return None
+        payload = f"[{number},{body}]\n".encode()
+        record = b"\n%08x%b" % (crc32(payload), payload)
         try:
-            written = os.write(segment.fd, record)
+            written = write(segment.fd, record)
         except OSError:
+            written = 0
+        if written != len(record):
+            # A torn record ends this file; its CRC keeps it from ever being read.
             self._segment = None
             self._offered.reject("journal")
             return None
-        if written != size:
-            # The torn record ends this file; its CRC keeps it from ever being read.
-            self._segment = None
-            self._offered.reject("journal")
-            return None
-        self._offered.accepted.add()
-        segment.size += size
-        if segment.size > self._segment_bytes:
+        self._accept()
+        if number >= SEGMENT_RECORDS:
             self._segment = None
         return segment.name, number
 
@@ -182,11 +190,13 @@ class Journal:
 
     def _begin(self) -> Segment | None:
         """Begin a new file for this process. Two threads may both do so: either file will be imported."""
-        if self._pid != os.getpid():
+        if self._pid != getpid():
             self._begin_counting()  # a fork: what the parent counted is the parent's
         try:
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
             self._segment = segment = Segment(self._directory, self._pid)
+            self._size = 0
+            self.measure(self._imported)
         except OSError:
             self._segment = None
             self._offered.reject("journal")
@@ -194,28 +204,34 @@ class Journal:
         self.on_begin()
         return segment
 
-    def _measured_room(self) -> int:
-        now = monotonic()
-        if now - self._measured >= _MEASURE_SECONDS:
-            self.measure()
-        return self._room
+    def _is_full(self, segment: Segment) -> bool:
+        if monotonic() - self._measured >= _MEASURE_SECONDS:
+            self.measure(self._imported)
+        self._full = os.fstat(segment.fd).st_size - self._size > self._room
+        return self._full
 
-    def measure(self) -> None:
-        """Look how much of the quota is left; the importing thread calls this as it goes."""
+    def measure(self, imported: Mapping[str, int]) -> None:
+        """Look how much of the quota is left; the importing thread calls this as it goes.
+
+        Args:
+            imported: how many bytes of each journal, by name, wait no longer.
+        """
         self._measured = monotonic()
-        self._room = self._quota - sum(size for _, _, size in files(self._directory))
+        self._imported = imported
+        segment = self._segment
+        waiting = 0
+        for name, _, size in files(self._directory):
+            waiting += max(0, size - imported.get(name, 0))
+            if segment is not None and name == segment.name:
+                self._size = size
+        self._room = self._quota - waiting
+        self._full = self._room < 0
 
     def counts(self) -> tuple[int, dict[str, int]]:
         """Give how many events this process had accepted, and rejected by reason."""
-        if self._pid != os.getpid():
+        if self._pid != getpid():
             self._begin_counting()
         return self._offered.counts()
-
-    @property
-    def own_bytes(self) -> int:
-        """Bytes written to the current file of this process; changes whenever an event was accepted."""
-        segment = self._segment
-        return 0 if segment is None or segment.pid != os.getpid() else segment.size
 
     def release(self) -> None:
         """Leave the current file to whoever imports it; the next event begins a new one."""
@@ -237,7 +253,7 @@ class MemoryJournal:
         self._begin_counting()
 
     def _begin_counting(self) -> None:
-        self._pid = os.getpid()
+        self._pid = getpid()
         self.name = os.urandom(12).hex()
         self._take = count(1).__next__
         self._queue: deque[bytes] = deque()  # a fork's child leaves the parent's events to the parent
@@ -247,7 +263,7 @@ class MemoryJournal:
 
     def append(self, body: str) -> tuple[str, int] | None:
         """Accept one event, as `Journal.append` does."""
-        if self._pid != os.getpid():
+        if self._pid != getpid():
             self._begin_counting()
         number = self._take()
         payload = f"[{number},{body}]".encode()
@@ -270,7 +286,7 @@ class MemoryJournal:
 
     def waiting(self, limit: int) -> list[bytes]:
         """Give up to `limit` of the oldest payloads; they stay until forgotten."""
-        if self._pid != os.getpid():
+        if self._pid != getpid():
             self._begin_counting()
         return list(islice(self._queue.copy(), limit))
 
@@ -284,20 +300,15 @@ class MemoryJournal:
 
     def counts(self) -> tuple[int, dict[str, int]]:
         """Give how many events this process had accepted, and rejected by reason."""
-        if self._pid != os.getpid():
+        if self._pid != getpid():
             self._begin_counting()
         return self._offered.counts()
 
-    def measure(self) -> None:
-        """Nothing to look at: the queue is its own measure."""
+    def measure(self, imported: Mapping[str, int]) -> None:
+        """Do nothing: the queue is its own measure."""
 
     def release(self) -> None:
-        """Nothing to leave to others."""
-
-    @property
-    def own_bytes(self) -> int:
-        """How much is waiting."""
-        return self._bytes
+        """Do nothing: there is nothing to leave to others."""
 
 
 def files(directory: str) -> Iterator[tuple[str, str, int]]:
@@ -328,7 +339,7 @@ class Reading:
     def __init__(self, name: str, path: str) -> None:
         self.path = path
         segment = _live.get(name)
-        if segment is not None and segment.pid == os.getpid():
+        if segment is not None and segment.pid == getpid():
             self._segment: Segment | None = segment
             self.fd = segment.fd
             self.owned = True
@@ -366,7 +377,11 @@ class Reading:
 
 def sweep_unborn(directory: str) -> None:
     """Remove files whose makers died between creating and naming them; they never held an event."""
-    with os.scandir(directory) as entries:
+    try:
+        entries = os.scandir(directory)
+    except FileNotFoundError:
+        return
+    with entries:
         for entry in entries:
             if entry.name.endswith(_UNBORN) and time() - entry.stat().st_mtime > _UNBORN_SECONDS:
                 os.unlink(entry.path)

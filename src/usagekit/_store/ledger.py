@@ -48,7 +48,7 @@ class Importer:
         self._connection.execute("PRAGMA busy_timeout=0")
         self._shapes = _Dictionary(self._find_shape)
         self._subjects = _Dictionary(self._find_subject)
-        self._imported: dict[str, int] = {}
+        self.imported: dict[str, int] = {}  # bytes, by journal, as far as this process knows
         self._tail: _Tail | None = None
 
     def close(self) -> None:
@@ -58,20 +58,20 @@ class Importer:
     def pending(self) -> list[tuple[str, str, int]]:
         """Give name, path and size of the journals that hold more than was imported."""
         present = list(journals.files(self._directory))
-        if not any(size > self._imported.get(name, 0) for name, _, size in present):
+        if not any(size > self.imported.get(name, 0) for name, _, size in present):
             return []
         # Another process may have been here; a look costs less than a transaction.
         find = "SELECT imported FROM journals WHERE name=?"
         for name, _, _ in present:
             row = self._connection.execute(find, (name,)).fetchone()
             if row is not None:
-                self._imported[name] = row[0]
-        return [entry for entry in present if entry[2] > self._imported.get(entry[0], 0)]
+                self.imported[name] = row[0]
+        return [entry for entry in present if entry[2] > self.imported.get(entry[0], 0)]
 
     def reached(self, sizes: dict[str, int]) -> bool:
         """Tell whether the journals were imported as far as `sizes` says; those that are gone were."""
         present = {name for name, _, _ in journals.files(self._directory)}
-        return all(self._imported.get(name, 0) >= size for name, size in sizes.items() if name in present)
+        return all(self.imported.get(name, 0) >= size for name, size in sizes.items() if name in present)
 
     def step(self) -> int:
         """Import one batch in one transaction; returns how many records it took, 0 when there are none.
@@ -109,7 +109,7 @@ class Importer:
                         self._connection.execute("UPDATE journals SET imported=? WHERE id=?", (batch.end, journal))
                     progressed[name] = batch.end
             self._save_tail(tail)
-        self._imported |= progressed
+        self.imported |= progressed
         return taken
 
     def import_payloads(self, name: str, payloads: list[bytes]) -> None:
@@ -127,15 +127,15 @@ class Importer:
         """
         removed = 0
         present = list(journals.files(self._directory))
-        self._imported = {name: self._imported[name] for name, _, _ in present if name in self._imported}
+        self.imported = {name: self.imported[name] for name, _, _ in present if name in self.imported}
         for name, path, size in present:
-            if size > self._imported.get(name, 0):
+            if size > self.imported.get(name, 0):
                 continue
             try:
                 with journals.Reading(name, path) as reading:
-                    if not reading.owned and reading.length() <= self._imported.get(name, 0):
+                    if not reading.owned and reading.length() <= self.imported.get(name, 0):
                         reading.delete()
-                        self._imported.pop(name, None)
+                        self.imported.pop(name, None)
                         removed += 1
             except FileNotFoundError:
                 continue
@@ -150,7 +150,7 @@ class Importer:
         self._subjects.settle(committed=committed)
         if not committed:
             self._tail = None
-            self._imported = {}
+            self.imported = {}
 
     def _journal(self, name: str) -> tuple[int, int]:
         row = self._connection.execute("SELECT id, imported FROM journals WHERE name=?", (name,)).fetchone()

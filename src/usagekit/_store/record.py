@@ -1,6 +1,6 @@
 r"""One event as one line: how a journal writes it and how the ledger reads it.
 
-A record is `"\n" crc payload "\n"`: the CRC-32 of the payload as eight hex digits, and the payload, a JSON list in
+A record is `"\n" crc payload "\n"`: the CRC-32 of what follows it as eight hex digits, and the payload, a JSON list in
 ASCII. Both newlines are there so that a damaged one costs only the record it belongs to. The payload is
 
     [number, time_us, shape, subject, latency_us, tail_us, output]
@@ -43,11 +43,6 @@ _LENGTHS = frozenset({SHORT, LONG, KEYED})
 _FRAGMENTS = 4096  # entries kept per cache; above it the cache starts afresh
 
 
-def frame(payload: bytes) -> bytes:
-    """Give the line that a journal holds for `payload`."""
-    return b"\n%08x%b\n" % (crc32(payload), payload)
-
-
 def quoted(value: str) -> str:
     """Give `value` as a JSON string in ASCII."""
     from json.encoder import encode_basestring_ascii
@@ -86,48 +81,36 @@ def subject_of(  # noqa: PLR0917 # likewise
     return f"{user}\t{org}\t{extra}"
 
 
-class Fragments:
-    """Ready-made JSON strings of the shapes and subjects that a process sees again and again.
+class RequestShapes(dict[tuple[str, int, str, bool], str]):
+    """The quoted shapes of requests, by event, status, route and whether aborted; made when first asked for.
 
-    A plain dictionary that is dropped when it is full: memory stays bounded, and no lock is needed.
+    Emptied when it is full: memory stays bounded, and no lock is needed.
     """
 
-    __slots__ = ("_shapes", "_subjects")
+    def __missing__(self, key: tuple[str, int, str, bool]) -> str:
+        event, status, route, aborted = key
+        event = _clean.text(event, _clean.EVENT_LIMIT)
+        route = _clean.text(route, _clean.ROUTE_LIMIT)
+        status = _clean.whole(status, _clean.STATUS_LIMIT)
+        made = quoted(shape_of("request", event, status, route, "", "", "", aborted))
+        if (event, route) == (key[0], key[2]):  # what had to be cleaned may be huge, and is seldom seen twice
+            if len(self) >= _FRAGMENTS:
+                self.clear()
+            self[key] = made
+        return made
 
-    def __init__(self) -> None:
-        self._shapes: dict[tuple[object, ...], str] = {}
-        self._subjects: dict[tuple[str, str], str] = {}
 
-    def request(self, event: str, status: int, route: str, aborted: bool) -> str:  # noqa: FBT001  hot path
-        """Give the quoted shape of a request."""
-        key = (event, status, route, aborted)
-        found = self._shapes.get(key)
-        if found is None:
-            if len(self._shapes) >= _FRAGMENTS:
-                self._shapes = {}
-            found = self._shapes[key] = quoted(
-                shape_of(
-                    "request",
-                    _clean.text(event, _clean.EVENT_LIMIT),
-                    _clean.whole(status, _clean.STATUS_LIMIT),
-                    _clean.text(route, _clean.ROUTE_LIMIT),
-                    "",
-                    "",
-                    "",
-                    aborted,
-                ),
-            )
-        return found
+class Subjects(dict[tuple[str, str], str]):
+    """The quoted subjects of users and orgs without attributes; made when first asked for, bounded likewise."""
 
-    def subject(self, user: str, org: str) -> str:
-        """Give the quoted subject of a user in an org, without attributes."""
-        key = (user, org)
-        found = self._subjects.get(key)
-        if found is None:
-            if len(self._subjects) >= _FRAGMENTS:
-                self._subjects = {}
-            found = self._subjects[key] = quoted(subject_of(_clean.text(user), _clean.text(org)))
-        return found
+    def __missing__(self, key: tuple[str, str]) -> str:
+        user, org = _clean.text(key[0]), _clean.text(key[1])
+        made = quoted(subject_of(user, org))
+        if (user, org) == key:
+            if len(self) >= _FRAGMENTS:
+                self.clear()
+            self[key] = made
+        return made
 
 
 def body_of(event: UsageEvent, key: str = "") -> str:
@@ -204,7 +187,7 @@ def split(data: bytes) -> tuple[list[bytes], int, int]:
         if not piece:
             continue
         try:
-            sound = int(piece[:8], 16) == crc32(piece[8:])
+            sound = int(piece[:8], 16) == crc32(b"\n", crc32(piece[8:]))
         except ValueError:
             sound = False
         if sound:

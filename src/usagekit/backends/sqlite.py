@@ -43,7 +43,7 @@ _KEYS = {
     "event": "s.event",
     "route": "s.route",
     "status": "s.status",
-    "status_class": "CASE WHEN s.status = 0 THEN 'none' ELSE s.status / 100 || 'xx' END",
+    "status_class": "CASE WHEN s.status = 0 THEN 'none' ELSE (s.status / 100) || 'xx' END",
     "provider": "s.provider",
     "model": "s.model",
     "cost_source": "s.cost_source",
