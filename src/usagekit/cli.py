@@ -45,7 +45,7 @@ What is 0 or unknown for everything that matched is left out, but for `events` a
 """
 
 _ALWAYS_SHOWN = 4  # measures: keys are shortened rather than leave fewer
-_KEY_WIDTH = 12  # but never to less than this
+_KEY_WIDTH = 8  # but never to less than this
 _GAP = "  "
 
 

@@ -1,0 +1,524 @@
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import os
+import pty
+import re
+import signal
+import sqlite3
+import struct
+import subprocess
+import sys
+import termios
+import textwrap
+from contextlib import closing
+from datetime import UTC, datetime
+from decimal import Decimal
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from usagekit import Recorder, UsageEvent, cli, usage
+from usagekit.backends.sqlite import SQLiteBackend
+from usagekit.query import BUCKETS, DIMENSIONS, MEASURES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+LONG_USER = "carol-with-a-very-long-identifier-0123456789-0123456789-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("USAGEKIT_BACKEND", "USAGEKIT_PATH", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    """A ledger with a few events of known users, all at one time."""
+    path = tmp_path / "usage.db"
+    noon = datetime(2020, 11, 20, 12, 0, 5, tzinfo=UTC)
+    with Recorder(SQLiteBackend(path), dimensions=["project"]) as recorder:
+        for n in range(1200):
+            status = 500 if n < 12 else 200
+            recorder.record(
+                UsageEvent(
+                    time=noon,
+                    kind="request",
+                    event="request",
+                    user="ann",
+                    org="acme",
+                    status=status,
+                    latency_ms=12.5,
+                    route="GET /items/{id}",
+                ),
+            )
+        recorder.record(UsageEvent(time=noon, event="export", attributes={"project": "alpha"}))
+        recorder.record_tokens(
+            model="gpt-5-mini",
+            user=LONG_USER,
+            org="globex",
+            input_tokens=1_000_000,
+            output_tokens=234_567,
+            cost_usd=Decimal("1234.5"),
+            time=noon,
+        )
+        recorder.record_tokens(
+            model="small", user="日本", org="globex", input_tokens=1, cost_usd="0.00000002", time=noon
+        )
+    return path
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Call `main` in this process; gives the exit code and what it said."""
+
+    def run(*argv: str) -> tuple[int, str, str]:
+        try:
+            code = cli.main(argv)
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def orphan(path: Path, code: str) -> None:
+    """Run `code` with a recorder of the ledger in a process that is killed before it imports."""
+    script = f"""
+import os
+from usagekit import Recorder
+from usagekit._store import engine
+from usagekit.backends.sqlite import SQLiteBackend
+engine.IMPORT_SECONDS = 3600
+recorder = Recorder(SQLiteBackend({str(path)!r}))
+{code}
+os.kill(os.getpid(), 9)
+"""
+    died = subprocess.run([sys.executable, "-c", script], check=False)
+    assert died.returncode == -signal.SIGKILL
+
+
+def in_terminal(columns: int, *argv: str, environment: dict[str, str] | None = None, module: str = "usagekit") -> str:
+    """Run the command in a terminal so wide; gives what it shows."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        os.execve(  # noqa: S606  a terminal of its own
+            sys.executable,
+            [sys.executable, "-m", module, *argv],
+            os.environ | {"TERM": "xterm"} | (environment or {}),
+        )
+    shown = b""
+    while True:
+        try:
+            data = os.read(terminal, 65536)
+        except OSError:  # what Linux says at the end
+            break
+        if not data:
+            break
+        shown += data
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    return shown.decode().replace("\r\n", "\n")
+
+
+def plain(text: str) -> str:
+    """Give what a terminal showed without its colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+# report
+
+
+def test_table_aligns_numbers_and_names_what_is_unknown(ledger: Path, run: Any) -> None:
+    """Numbers to the right with separators, money in dollars, None as -, no user as (unattributed), a totals line."""
+    measures = "events,success_rate,total_tokens,cost_usd,quantity,latency_ms_p95,last_seen"
+
+    code, out, err = run("report", "--db", str(ledger), "--period", "all", "--by", "org", "--measures", measures)
+
+    assert (code, err) == (0, "")
+    assert out == textwrap.dedent(
+        """\
+                                success      total                       latency_ms
+        org             events     rate     tokens   cost_usd  quantity         p95  last_seen
+        --------------  ------  -------  ---------  ---------  --------  ----------  -------------------
+        acme             1,200    99.0%          0          -     1,200        12.5  2020-11-20 12:00:05
+        globex               2   100.0%  1,234,568  $1,234.50         2           -  2020-11-20 12:00:05
+        (unattributed)       1        -          0          -         1           -  2020-11-20 12:00:05
+        --------------  ------  -------  ---------  ---------  --------  ----------  -------------------
+        total            1,203    99.0%  1,234,568  $1,234.50     1,203        12.5  2020-11-20 12:00:05
+
+        all time (UTC), source sqlite, exact
+        """
+    )
+
+
+def test_wide_characters_take_two_places(ledger: Path, run: Any) -> None:
+    """Columns stay aligned behind an id of ideographs; an amount too small to show is not shown as nothing."""
+    _, out, _ = run(
+        "report", "--db", str(ledger), "--period", "all", "--measures", "cost_usd", "--where", "model=small"
+    )
+
+    assert out.splitlines()[:3] == ["user   cost_usd", "-----  --------", "日本   <$0.0001"]
+
+
+def test_by_default_it_reports_the_users_of_the_last_seven_days(ledger: Path, run: Any) -> None:
+    """JSON holds every measure; what is older than seven days is not in it, unless everything is asked for."""
+    with Recorder(SQLiteBackend(ledger)) as recorder:
+        recorder.track("export", user="ann")
+        recorder.track("export", user="bob", time=datetime(2001, 1, 1, tzinfo=UTC))
+
+    recent = json.loads(run("report", "--db", str(ledger), "--format", "json")[1])
+    ever = json.loads(run("report", "--db", str(ledger), "--format", "json", "--period", "all")[1])
+
+    assert [(row["user"], list(row)[1:]) for row in recent["rows"]] == [("ann", list(MEASURES))]
+    assert {row["user"] for row in ever["rows"]} == {"ann", "bob", "", LONG_USER, "日本"}
+
+
+def test_every_option_of_the_algebra_is_passed_on(ledger: Path, run: Any) -> None:
+    """Dimensions, measures, range, zone, filters with several values, order, limit and origin reach the reader."""
+    options = ["--by", "user, day", "--by", "project", "--measures", "events", "--measures", "cost_usd,users"]
+    options += ["--start", "2020-11-20", "--end", "2020-11-21", "--tz", "Asia/Tokyo"]
+    options += ["--where", "org=acme", "--where", "org=globex", "--where", "user=ann", "--where", "user=日本"]
+
+    code, out, _ = run("report", "--db", str(ledger), *options, "--order", "-user", "--limit", "1", "--format", "csv")
+    _, backfill, _ = run("report", "--db", str(ledger), *options, "--origin", "backfill", "--format", "csv")
+    _, days, _ = run("report", "--db", str(ledger), "--by", "", "--days", "36500", "--format", "csv")
+
+    assert code == 0
+    assert list(csv.reader(io.StringIO(out))) == [
+        ["user", "day", "project", "events", "cost_usd", "users"],
+        ["日本", "2020-11-20", "", "1", "0.000000020", "1"],
+    ]
+    assert backfill == "user,day,project,events,cost_usd,users\r\n"
+    assert len(days.splitlines()) == 2
+
+
+def test_a_descending_order_may_stand_alone(ledger: Path, run: Any) -> None:
+    """`--order -cost_usd` is no unknown option."""
+    base = ["report", "--db", str(ledger), "--period", "all", "--measures", "cost_usd", "--format", "json"]
+
+    apart = json.loads(run(*base, "--order", "-cost_usd")[1])
+    joined = json.loads(run(*base, "--order=-cost_usd")[1])
+
+    assert apart["rows"] == joined["rows"]
+    assert [row["user"] for row in apart["rows"]] == [LONG_USER, "日本", "", "ann"]
+
+
+@pytest.mark.parametrize("columns", [40, 80, 160])
+@pytest.mark.parametrize("rich", [True, False], ids=["rich", "plain"])
+def test_no_line_of_a_table_is_wider_than_the_terminal(
+    ledger: Path,
+    tmp_path: Path,
+    columns: int,
+    rich: bool,  # noqa: FBT001
+) -> None:
+    """All measures come as several tables, each with the keys in front; long keys are cut, numbers never."""
+    environment = {}
+    if not rich:
+        (tmp_path / "rich.py").write_text("raise ImportError\n")
+        environment["PYTHONPATH"] = str(tmp_path)
+    options = ["--db", str(ledger), "--period", "all", "--by", "user,route", "--measures", "all"]
+
+    shown = plain(in_terminal(columns, "report", *options, environment=environment))
+
+    *tables, about = shown.strip().split("\n\n")
+    assert about == "all time (UTC), source sqlite, exact"
+    assert all(len(line) <= columns for table in tables for line in table.splitlines())
+    assert all("user" in table and "total" in table for table in tables)
+    assert len(tables) > 1
+    assert "1,234,568" in shown
+    assert ("─" in shown) is rich
+
+
+def test_a_table_in_a_terminal_shows_what_there_is_room_for(ledger: Path) -> None:
+    """Without --measures there is one table, and a wider terminal shows more of it."""
+    narrow = plain(in_terminal(80, "report", "--db", str(ledger), "--period", "all"))
+    wide = plain(in_terminal(160, "report", "--db", str(ledger), "--period", "all"))
+
+    assert "cost_usd" in narrow
+    assert "last_seen" not in narrow
+    assert "last_seen" in wide
+    assert LONG_USER in wide
+    assert "…" in narrow
+
+
+def test_markup_in_an_id_is_only_text(ledger: Path) -> None:
+    """Ids come from clients: in a terminal they are shown as they are."""
+    with Recorder(SQLiteBackend(ledger)) as recorder:
+        recorder.track("export", user="[red]x[/red] \x1b[31m")
+
+    shown = in_terminal(160, "report", "--db", str(ledger), "--where", "event=export")
+
+    assert "[red]x[/red] \ufffd[31m" in shown
+
+
+def test_no_event_is_said_as_such(ledger: Path, run: Any) -> None:
+    """An empty answer is a sentence, not an empty table."""
+    code, out, _ = run("report", "--db", str(ledger), "--where", "user=nobody", "--period", "all")
+
+    assert (code, out) == (0, "No events matched.\nall time (UTC), source sqlite, exact\n")
+
+
+def test_a_report_says_what_is_not_in_it_yet(ledger: Path, run: Any) -> None:
+    """Where a process died and nobody lives, the report names what waits."""
+    orphan(ledger, "recorder.track('export', user='late')")
+
+    _, out, _ = run("report", "--db", str(ledger))
+
+    assert re.search(r"not in it yet: [0-9]+ bytes in 1 journal; usagekit drain imports them\n$", out)
+
+
+# Which ledger.
+
+
+def test_the_environment_names_the_ledger(ledger: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first backend that can be asked, else USAGEKIT_PATH; --db wins over both."""
+    asked = ("report", "--by", "", "--period", "all", "--measures", "events", "--format", "csv")
+
+    monkeypatch.setenv("USAGEKIT_PATH", str(ledger))
+    by_path = run(*asked)
+    monkeypatch.setenv("USAGEKIT_PATH", "elsewhere.db")
+    monkeypatch.setenv("USAGEKIT_BACKEND", f"memory://, sqlite:///{ledger}")
+    by_url = run(*asked)
+    status = run("status", "--format", "json")
+    monkeypatch.setenv("USAGEKIT_BACKEND", "nonsense")
+    by_option = run(*asked, "--db", str(ledger))
+
+    assert by_path == by_url == by_option == (0, "events\r\n1203\r\n", "")
+    assert json.loads(status[1])["ledger"] == str(ledger)
+
+
+# Errors.
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "usagekit: the following arguments are required: COMMAND; see usagekit --help"),
+        (["report"], "usagekit report: no ledger was named; give --db PATH, or set USAGEKIT_BACKEND=sqlite:///"),
+        (["status"], "usagekit status: no ledger was named; give --db PATH, or set USAGEKIT_BACKEND=sqlite:///"),
+        (["report", "--db", "nope.db"], "usagekit report: cannot read the ledger '{cwd}/nope.db': it does not exist;"),
+        (["status", "--db", "nope.db"], "usagekit status: cannot read the ledger '{cwd}/nope.db': it does not exist;"),
+        (["drain", "--db", "nope.db"], "usagekit drain: cannot read the ledger '{cwd}/nope.db': it does not exist;"),
+        (["status", "--db", "other.db"], "usagekit status: cannot use the ledger '{cwd}/other.db': no such table"),
+        (["report", "--db", "text"], "usagekit report: cannot read the ledger '{cwd}/text': file is not a database"),
+        (["report", "--by", "nope", "--db", "usage.db"], "usagekit report: unknown dimension 'nope'; use one of kind,"),
+        (["report", "--limit", "x"], "usagekit report: argument --limit: invalid int value: 'x'; see usagekit report"),
+        (["report", "--where", "org", "--db", "usage.db"], "usagekit report: bad --where 'org'; use --where org=org_"),
+        (["report", "--days", "1", "--period", "7d", "--db", "usage.db"], "usagekit report: period and days exclude"),
+        (["report", "--tz", "Mars", "--db", "usage.db"], "usagekit report: unknown time zone 'Mars'; use an IANA name"),
+        (["report", "--form", "csv"], "usagekit: unrecognized arguments: --form csv; see usagekit --help"),
+    ],
+)
+def test_an_error_is_one_line_that_helps(
+    ledger: Path, run: Any, monkeypatch: pytest.MonkeyPatch, argv: list[str], message: str
+) -> None:
+    """Exit code 2, nothing on stdout, no traceback, and no ledger where there was none."""
+    monkeypatch.chdir(ledger.parent)
+    (ledger.parent / "text").write_text("this is no database, and long enough to be seen as none" * 10)
+    with closing(sqlite3.connect("other.db")) as other:
+        other.execute("CREATE TABLE events (x)")
+
+    code, out, err = run(*argv)
+
+    assert (code, out) == (2, "")
+    assert err.startswith(message.format(cwd=ledger.parent))
+    assert err.count("\n") == 1
+    assert not (ledger.parent / "nope.db").exists()
+
+
+def test_a_backend_only_its_process_can_ask_is_refused(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty report from `memory://` would be a lie."""
+    monkeypatch.setenv("USAGEKIT_BACKEND", "memory://")
+
+    code, out, err = run("report")
+
+    assert (code, out) == (2, "")
+    assert err.startswith("usagekit report: USAGEKIT_BACKEND='memory://' names nothing that another process can ask;")
+
+
+def test_a_closed_pipe_is_no_error(ledger: Path) -> None:
+    """`usagekit report | head` ends without a word on stderr."""
+    command = [sys.executable, "-m", "usagekit", "report", "--db", str(ledger), "--period", "all"]
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_terminal_without_the_characters_still_gets_its_report(ledger: Path) -> None:
+    """What the encoding cannot show is escaped."""
+    done = subprocess.run(
+        [sys.executable, "-m", "usagekit", "report", "--db", str(ledger), "--period", "all"],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"\u65e5\u672c" in done.stdout
+
+
+def test_version_and_help_are_there_at_once(run: Any) -> None:
+    """Neither loads a database, a framework or rich; every name of the algebra is in the help."""
+    check = "import sys; from usagekit.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    check += "print([name for name in ('sqlite3', 'rich', 'blinker', 'json', 'datetime') if name in sys.modules])"
+
+    loaded = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout
+    version = run("--version")
+    help_text = run("report", "--help")[1]
+
+    assert loaded.endswith("[]\n")
+    assert version == (0, "usagekit 0.1.0\n", "")
+    assert all(re.search(rf"\b{name}\b", help_text) for name in (*DIMENSIONS, *BUCKETS, *MEASURES))
+
+
+def test_the_script_is_the_module() -> None:
+    """The distribution's `usagekit` calls `main`."""
+    (script,) = entry_points(group="console_scripts", name="usagekit")
+
+    assert script.load() is cli.main
+
+
+# status
+
+
+def test_status_tells_what_is_durable_and_what_waits(ledger: Path, run: Any) -> None:
+    """As text and as JSON: durable, corrupt, repeated, dead letters, what waits in journals, and each sink."""
+    with closing(sqlite3.connect(ledger)) as connection, connection:
+        connection.execute("INSERT INTO sinks VALUES ('warehouse', 1000, 998, NULL, NULL)")
+        connection.execute(
+            "INSERT INTO dead_letters (sink, event_id, event, reason, at) VALUES ('warehouse','','','','')"
+        )
+    orphan(ledger, "recorder.track('export', user='late')")
+
+    text = run("status", "--db", str(ledger))
+    status = json.loads(run("status", "--db", str(ledger), "--format", "json")[1])
+
+    waiting = status.pop("waiting")
+    assert status == {
+        "ledger": str(ledger),
+        "durable": 1203,
+        "corrupt": 0,
+        "repeated": 0,
+        "dead_letters": 1,
+        "sinks": {"warehouse": {"delivered": 998, "lag": 203, "dead_letters": 1}},
+    }
+    assert waiting["journals"] == 1
+    assert text == (
+        0,
+        textwrap.dedent(
+            f"""\
+            ledger        {ledger}
+            durable       1,203 events
+            waiting       {waiting["bytes"]} bytes in 1 journal; usagekit drain imports them
+            repeated      0 events with an event_id that was counted before
+            corrupt       0 records that could not be read
+            dead letters  1 event that a sink refused for good
+
+                                          dead
+            sink       delivered  lag  letters
+            ---------  ---------  ---  -------
+            warehouse        998  203        1
+
+            """
+        ),
+        "",
+    )
+
+
+# drain
+
+
+def test_drain_imports_what_the_dead_left(ledger: Path, run: Any) -> None:
+    """Accepted events are counted once, the torn record of a death is said, and the journals are gone."""
+    orphan(ledger, "for n in range(5000): recorder.track('export', user='late')")
+    orphan(ledger, "recorder.track('export', event_id='a'); recorder.track('export', event_id='a')")
+    torn = next(path for path in (ledger.parent / "usage.db-journals").iterdir() if path.stat().st_size > 1000)
+    with torn.open("ab") as journal:
+        journal.write(b"\n12345678[5001,17")
+
+    first = run("drain", "--db", str(ledger))
+    second = run("drain", "--db", str(ledger))
+    report = usage(SQLiteBackend(ledger), by="user", measures="events", where={"event": "export"})
+
+    assert (first[0], first[2]) == (0, "")
+    assert first[1] == (
+        f"imported 5,001 events into {ledger}\n"
+        "1 event had an event_id that was counted before\n"
+        "1 record could not be read: torn by a death or a power cut, or damaged\n"
+    )
+    assert second == (0, f"imported 0 events into {ledger}\n", "")
+    assert report.rows == [{"user": "late", "events": 5000}, {"user": "", "events": 2}]
+    assert list((ledger.parent / "usage.db-journals").glob("*.journal")) == []
+
+
+def test_drain_beside_a_living_recorder_leaves_it_its_journal(ledger: Path, run: Any) -> None:
+    """A process that lives keeps its file, and goes on recording into it."""
+    with Recorder(SQLiteBackend(ledger)) as recorder:
+        recorder.track("export", user="alive")
+        code, _, err = run("drain", "--db", str(ledger))
+        recorder.track("export", user="alive")
+
+    assert (code, err) == (0, "")
+    alive = usage(SQLiteBackend(ledger), measures="events", where={"user": "alive"})
+    assert alive.totals == {"events": 2}
+
+
+def test_drain_says_what_is_left_when_its_time_is_over(ledger: Path, run: Any) -> None:
+    """Somebody holds the ledger's write lock: exit code 1, and nothing is lost."""
+    orphan(ledger, "recorder.track('export', user='late')")
+    with closing(sqlite3.connect(ledger, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+        code, out, err = run("drain", "--db", str(ledger), "--timeout", "0.05")
+
+        other.execute("ROLLBACK")
+    assert (code, out) == (1, f"imported 0 events into {ledger}\n")
+    assert re.fullmatch(r"usagekit drain: [0-9]+ bytes in 1 journal are left after 0.05 s; .* --timeout\n", err)
+    assert run("drain", "--db", str(ledger))[1] == f"imported 1 event into {ledger}\n"
+
+
+def test_drain_makes_a_ledger_for_journals_that_lost_theirs(ledger: Path, run: Any) -> None:
+    """Journals are the events: where they lie, the ledger is made anew."""
+    orphan(ledger, "recorder.track('export', user='late')")
+    for path in ledger.parent.glob("usage.db*"):
+        if path.is_file():
+            path.unlink()
+
+    code, out, _ = run("drain", "--db", str(ledger))
+
+    assert (code, out) == (0, f"imported 1 event into {ledger}\n")
+
+
+@pytest.mark.parametrize("rich", [True, False], ids=["rich", "plain"])
+def test_drain_shows_its_progress_in_a_terminal(ledger: Path, tmp_path: Path, rich: bool) -> None:  # noqa: FBT001
+    """Where it takes a while, and only there."""
+    orphan(ledger, "for n in range(9000): recorder.track('export', user='late')")
+    script = "import sys; from usagekit import cli; cli.PROGRESS_AFTER = 0\n"
+    if not rich:
+        script += "sys.modules['rich'] = None\n"
+    (tmp_path / "usagekit_at_once.py").write_text(script + "sys.exit(cli.main(sys.argv[1:]))\n")
+
+    shown = in_terminal(
+        80,
+        "drain",
+        "--db",
+        str(ledger),
+        environment={"PYTHONPATH": str(tmp_path)},
+        module="usagekit_at_once",
+    )
+
+    assert "importing" in shown
+    assert plain(shown).replace("\n", "").endswith(f"imported 9,000 events into {ledger}".replace("\n", ""))
