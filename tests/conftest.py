@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.matrix import pytest_addoption, pytest_collection_modifyitems  # noqa: F401  hooks are found by name
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 

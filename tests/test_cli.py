@@ -308,7 +308,7 @@ def test_the_environment_names_the_ledger(ledger: Path, run: Any, monkeypatch: p
         (["report", "--db", "nope.db"], "usagekit report: cannot read the ledger '{cwd}/nope.db': it does not exist;"),
         (["status", "--db", "nope.db"], "usagekit status: cannot read the ledger '{cwd}/nope.db': it does not exist;"),
         (["drain", "--db", "nope.db"], "usagekit drain: cannot read the ledger '{cwd}/nope.db': it does not exist;"),
-        (["status", "--db", "other.db"], "usagekit status: cannot use the ledger '{cwd}/other.db': no such table"),
+        (["status", "--db", "other.db"], "usagekit status: '{cwd}/other.db' is a SQLite database of something else"),
         (["report", "--db", "text"], "usagekit report: cannot read the ledger '{cwd}/text': file is not a database"),
         (["report", "--by", "nope", "--db", "usage.db"], "usagekit report: unknown dimension 'nope'; use one of kind,"),
         (["report", "--limit", "x"], "usagekit report: argument --limit: invalid int value: 'x'; see usagekit report"),

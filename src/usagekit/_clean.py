@@ -36,22 +36,19 @@ _HASH_LENGTH = 16  # hex digits that keep two long ids apart
 class Tally:
     """A counter that any thread may add to without a lock.
 
-    `itertools.count` advances atomically; each look takes one number too, which is subtracted again.
+    `itertools.count` advances atomically; how far it is can be seen without advancing it only in its repr.
     """
 
-    __slots__ = ("_looks", "_next", "add")
+    __slots__ = ("_count", "add")
 
     def __init__(self) -> None:
-        self._next = count().__next__
-        self._looks = 0
-        self.add: Callable[[], int] = self._next
+        self._count = count()
+        self.add: Callable[[], int] = self._count.__next__
 
     @property
     def value(self) -> int:
-        """How often `add` was called. Looks must come from one thread at a time."""
-        seen = self._next() - self._looks
-        self._looks += 1
-        return seen
+        """How often `add` was called; any thread may look."""
+        return int(repr(self._count)[len("count(") : -1])
 
 
 non_finite = Tally()
@@ -127,10 +124,10 @@ def whole(value: object, limit: int = COUNT_LIMIT, default: int = 0) -> int:
     if type(value) is int:
         found = value
     else:
+        # Never int(): of a Decimal with a large exponent it would take for ever. Below 2**53 floats are as exact.
         try:
-            found = int(value)  # type: ignore[call-overload]
-        except (OverflowError, ValueError):
-            # int() refuses "12.5", NaN and infinities; the float path tells and counts them.
+            found = type(value).__index__(value)  # type: ignore[attr-defined]
+        except AttributeError:
             as_float = number(value)
             found = default if as_float is None else int(as_float)
         except Exception:  # noqa: BLE001  any type may stand here
@@ -139,12 +136,15 @@ def whole(value: object, limit: int = COUNT_LIMIT, default: int = 0) -> int:
     return min(max(found, 0), limit)
 
 
+def _scaled(value: float, factor: int, limit: int = COUNT_LIMIT) -> int:
+    # The product of a finite float may be infinite.
+    return limit if value >= limit / factor else whole(round(max(value, 0.0) * factor), limit)
+
+
 def microseconds(milliseconds: object) -> int | None:
     """Give a duration in milliseconds as whole microseconds, never negative; None stays None."""
     value = number(milliseconds)
-    if value is None:
-        return None
-    return whole(round(value * 1000))
+    return None if value is None else _scaled(value, 1000)
 
 
 def nano_dollars(value: object) -> int | None:
@@ -172,7 +172,7 @@ def nano_dollars(value: object) -> int | None:
 def millionths(quantity: object) -> int:
     """Give metered units as whole millionths; what is no number counts as one unit."""
     value = number(quantity)
-    return MICRO if value is None else whole(round(value * MICRO))
+    return MICRO if value is None else _scaled(value, MICRO)
 
 
 def epoch_microseconds(value: object) -> int | None:
@@ -194,7 +194,7 @@ def epoch_microseconds(value: object) -> int | None:
             return None
         return whole(since, TIME_LIMIT_US)
     seconds = number(value)
-    return None if seconds is None else whole(round(seconds * MICRO), TIME_LIMIT_US)
+    return None if seconds is None else _scaled(seconds, MICRO, TIME_LIMIT_US)
 
 
 def attributes(values: object) -> dict[str, str]:

@@ -33,12 +33,24 @@ class Guard:
         now = monotonic()
         if now - self._logged.get(place, float("-inf")) >= LOG_SECONDS:
             self._logged[place] = now
-            from logging import getLogger
+            try:
+                _log(place, error)
+            except Exception:  # noqa: BLE001  handlers are the host's, and a message's text is whoever raised it's
+                self._counts.setdefault("log", Tally()).add()
 
-            # No traceback: an exception's text may hold what must not be logged, its frames surely do.
-            what = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-            getLogger("usagekit").warning("%s: %s (further ones are only counted for a minute)", place, what)
+    def counted(self, place: str) -> None:
+        """Count something that is worth knowing and no failure; nothing is logged."""
+        self._counts.setdefault(place, Tally()).add()
 
     def counts(self) -> dict[str, int]:
         """Give how often each place failed in this process."""
         return {place: tally.value for place, tally in list(self._counts.items())}
+
+
+def _log(place: str, error: BaseException | str) -> None:
+    # Not loaded before it is needed, which may be when no file can be opened.
+    from logging import getLogger
+
+    # No traceback: an exception's text may hold what must not be logged, its frames surely do.
+    what = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    getLogger("usagekit").warning("%s: %s (further ones are only counted for a minute)", place, what)

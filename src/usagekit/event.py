@@ -157,7 +157,9 @@ def _flag(value: object) -> bool:
 
 
 def _attributes(value: object) -> Mapping[str, str]:
-    clean = _clean.attributes(value) if value else None
+    if value is _NO_ATTRIBUTES:
+        return _NO_ATTRIBUTES
+    clean = _clean.attributes(value)
     return MappingProxyType(clean) if clean else _NO_ATTRIBUTES
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from usagekit._store.journal import Journal, MemoryJournal
     from usagekit._store.queue import QueueEngine
     from usagekit.event import UsageEvent
+    from usagekit.llm import ModelCall
+    from usagekit.llm.prices import Prices
     from usagekit.processors import Processor
     from usagekit.query import UsageQuery, UsageReport
 
@@ -88,13 +90,16 @@ class Recorder:
         dimensions: names of the app's own dimensions; others are dropped, counted and warned about once.
         durability: `"journal"`: an accepted event survives the death of the process. `"memory"`: it does not; for
             file systems that cannot be written.
-        quota_bytes: when this much waits to be imported, new events are rejected; the default is 1 GiB.
+        quota_bytes: when this much waits to be imported, new events are rejected; the default is 1 GiB. Looked at
+            every 64 events.
+        prices: the app's own prices of models, see `usagekit.llm.prices.Prices`; they win over public ones.
 
     Attributes:
         active: whether events are recorded: False without backends, when switched off, and once closed.
         backends: as given, or as the environment says.
         dimensions: the declared names.
         guard: counts what failed.
+        prices: the app's own prices; None = none.
 
     Raises:
         ConfigurationError: an option that cannot work.
@@ -110,16 +115,20 @@ class Recorder:
         dimensions: Iterable[str] = (),
         durability: Literal["journal", "memory"] = "journal",
         quota_bytes: int = DEFAULT_QUOTA,
+        prices: Mapping[str, object] | None = None,
     ) -> None:
         self.guard = Guard()
+        self.prices = None if prices is None else _prices_of(prices)
         self.identify = identify
         self.dimensions = _checked_dimensions(dimensions)
         self._processors = tuple(processors)
         self._declared = frozenset(self.dimensions)
         self._shapes = records.RequestShapes()
+        self._call_shapes = records.CallShapes()
         self._subjects = records.Subjects()
         self._undeclared: dict[str, _clean.Tally] = {}
         self._closed = False
+        self._indirect = bool(self._processors)  # a request is not written straight to the journal
         self.active = False
         self._off = os.environ.get("USAGEKIT_DISABLED") == "1"
         if not backends and not self._off:
@@ -144,6 +153,7 @@ class Recorder:
             if hasattr(backend, "declare"):
                 backend.declare(self.dimensions)
         self._off = os.environ.get("USAGEKIT_REALTIME") == "0"
+        self._indirect = self._indirect or self._off
         self.active = self._journal is not None and not self._off
 
     @classmethod
@@ -299,6 +309,51 @@ class Recorder:
             self.guard.caught("record_tokens", error)
             return False
 
+    def track_tokens(self, function: Any = None, /, **options: Any) -> Any:
+        """Record the model calls of a function with this recorder; see `usagekit.track_tokens`."""
+        from usagekit.llm import track_tokens
+
+        return track_tokens(recorder=self, **options) if function is None else track_tokens(recorder=self)(function)
+
+    def model_call(
+        self,
+        *,
+        event: object = None,
+        provider: object = None,
+        model: object = None,
+        user: object = None,
+        org: object = None,
+        stream_usage: bool = True,
+        **dimensions: object,
+    ) -> ModelCall:
+        """Record the model call in a `with` or `async with` block, of what its `see` is shown.
+
+            with recorder.model_call(provider="acme", model="acme-1") as call:
+                call.see(client.ask("..."))
+
+        Args:
+            event: the event type; None = `"llm"`.
+            provider: instead of what the response tells; also where it tells none.
+            model: likewise.
+            user: whom it counts for; None = as bound.
+            org: the organisation; None = as bound.
+            stream_usage: whether chat streams of the official openai client are asked for their usage.
+            dimensions: values of the declared own dimensions.
+        """
+        from usagekit.llm.calls import Settings
+        from usagekit.llm.tracking import ModelCall
+
+        settings = Settings(
+            event=event,
+            provider=provider,
+            model=model,
+            user=user,
+            org=org,
+            stream_usage=stream_usage,
+            dimensions=dimensions,
+        )
+        return ModelCall(self, settings)
+
     def _named(
         self,
         values: dict[str, Any],
@@ -333,6 +388,7 @@ class Recorder:
         latency_us: int,
         tail_us: int | None,
         response_bytes: int,
+        weight: int = 1,
     ) -> bool:
         """Record a request; called by the middlewares when it ended.
 
@@ -346,15 +402,17 @@ class Recorder:
             latency_us: to the last body byte.
             tail_us: from the first body byte to the last; None where no byte was sent.
             response_bytes: body bytes sent.
+            weight: how many requests this one stands for.
         """
         journal = self._journal
-        if journal is None or self._off:
+        if journal is None:
             return False
         try:
             user, org, attributes = measurement.identity()
-            if attributes or self._processors or context.receivers_of is not None or self._closed:
+            if attributes or self._indirect or weight != 1 or context.receivers_of is not None:
+                identity = (user, org, attributes)
                 return self._slow_request(
-                    (user, org, attributes), event, status, route, aborted, time_us, latency_us, tail_us, response_bytes
+                    identity, event, status, route, aborted, time_us, latency_us, tail_us, response_bytes, weight
                 )
             if type(event) is not str:
                 event = _clean.text(event)
@@ -364,7 +422,8 @@ class Recorder:
                 org = _clean.text(org)
             shape, subject = self._shapes[event, status, route, aborted], self._subjects[user, org]
             tail = "null" if tail_us is None else tail_us
-            return journal.append(f"{time_us},{shape},{subject},{latency_us},{tail},{response_bytes}") is not None
+            accepted = journal.append(f"{time_us},{shape},{subject},{latency_us},{tail},{response_bytes}")
+            return type(accepted) is tuple
         except Exception as error:  # noqa: BLE001  nothing may reach the host
             self.guard.caught("record_request", error)
             return False
@@ -380,6 +439,7 @@ class Recorder:
         latency_us: int,
         tail_us: int | None,
         response_bytes: int,
+        weight: int,
     ) -> bool:
         """Record a request for which somebody wants the whole event."""
         from usagekit.event import UsageEvent, from_microseconds
@@ -397,9 +457,125 @@ class Recorder:
             latency_ms=latency_us / 1000,
             first_token_ms=None if tail_us is None else (latency_us - tail_us) / 1000,
             response_bytes=response_bytes,
+            weight=weight,
             **values,
         )
         return self._take(whole, "")
+
+    def record_call(  # noqa: PLR0917  the hot path: positional arguments are a measurable part of it
+        self,
+        measurement: context.Measurement | None,
+        event: object,
+        status: int,
+        provider: object,
+        model: object,
+        cost_source: str,
+        aborted: bool,  # noqa: FBT001
+        time_us: int,
+        latency_us: int,
+        tail_us: int | None,
+        tokens: tuple[int, int, int, int, int],
+        cost_nano: int | None,
+        attribution: tuple[object, object, Mapping[str, object] | None] | None,
+        quantity: float | None,
+        key: str,
+    ) -> bool:
+        """Record a model call; called by `usagekit.llm` when it ended.
+
+        Args:
+            measurement: whom it counts for; None = outside a request.
+            event: the event type.
+            status: HTTP status, 599 = no answer.
+            provider: of the call.
+            model: of the call.
+            cost_source: `"unpriced"` where a cost applies and none is known.
+            aborted: the caller went away before the end.
+            time_us: when it began, microseconds since 1970.
+            latency_us: to the last chunk.
+            tail_us: from the first chunk to the last; None where it was not streamed.
+            tokens: input, output, cache read, cache write, reasoning.
+            cost_nano: nano-dollars; None = unpriced, or no cost applies.
+            attribution: user, org and own dimensions that win over the measurement's; None = none of them.
+            quantity: metered units other than tokens; None = none.
+            key: an idempotency key; `""` = none.
+        """
+        journal = self._journal
+        if journal is None:
+            return False
+        try:
+            user, org, attributes = (None, None, None) if measurement is None else measurement.identity()
+            if attribution is not None:
+                user = user if attribution[0] is None else attribution[0]
+                org = org if attribution[1] is None else attribution[1]
+                attributes = {**(attributes or {}), **(attribution[2] or {})}
+            route = "" if measurement is None else measurement.route()
+            if attributes or key or quantity is not None or self._indirect or context.receivers_of is not None:
+                return self._slow_call(
+                    {"user": user, "org": org, "event": event, "status": status, "route": route}
+                    | {"provider": provider, "model": model, "cost_source": cost_source, "aborted": aborted},
+                    attributes,
+                    (time_us, latency_us, tail_us),
+                    tokens,
+                    cost_nano,
+                    quantity,
+                    key,
+                )
+            if type(event) is not str:
+                event = _clean.text(event)
+            if type(provider) is not str:
+                provider = _clean.text(provider)
+            if type(model) is not str:
+                model = _clean.text(model)
+            if type(user) is not str:
+                user = "" if user is None else _clean.text(user)
+            if type(org) is not str:
+                org = "" if org is None else _clean.text(org)
+            shape = self._call_shapes[event, status, route, provider, model, cost_source, aborted]
+            subject = self._subjects[user, org]
+            tail = "null" if tail_us is None else tail_us
+            cost = "null" if cost_nano is None else cost_nano
+            input_tokens, output_tokens, cache_read, cache_write, reasoning = tokens
+            accepted = journal.append(
+                f"{time_us},{shape},{subject},{latency_us},{tail},{output_tokens},"
+                f"{input_tokens},{cost},{cache_read},{cache_write},{reasoning}"
+            )
+            return type(accepted) is tuple
+        except Exception as error:  # noqa: BLE001  nothing may reach the host
+            self.guard.caught("record_call", error)
+            return False
+
+    def _slow_call(  # noqa: PLR0917
+        self,
+        values: dict[str, Any],
+        attributes: Mapping[str, object] | None,
+        times_us: tuple[int, int, int | None],
+        tokens: tuple[int, int, int, int, int],
+        cost_nano: int | None,
+        quantity: float | None,
+        key: str,
+    ) -> bool:
+        """Record a model call for which somebody wants the whole event, or that is out of the ordinary."""
+        from usagekit.event import UsageEvent, dollars, from_microseconds
+
+        time_us, latency_us, tail_us = times_us
+        if attributes:
+            values["attributes"] = self._declared_only(attributes)
+        if quantity is not None:
+            values["quantity"] = quantity
+        whole = UsageEvent(
+            kind="llm",
+            time=from_microseconds(time_us),
+            latency_ms=latency_us / 1000,
+            first_token_ms=None if tail_us is None else (latency_us - tail_us) / 1000,
+            input_tokens=tokens[0],
+            output_tokens=tokens[1],
+            cache_read_tokens=tokens[2],
+            cache_write_tokens=tokens[3],
+            reasoning_tokens=tokens[4],
+            cost_usd=None if cost_nano is None else dollars(cost_nano),
+            **values,
+        )
+        return self._take(whole, key)
 
     def _take(self, event: UsageEvent, key: str) -> bool:
         """The first four hops: processors, the journal, signals."""
@@ -418,9 +594,12 @@ class Recorder:
             event = processed
         if self._closed:
             return self._rejected("closed")
-        accepted = journal.append(records.body_of(event, key))
-        if accepted is None:
-            self._send_signal("event_rejected", reason="quota or journal")
+        body = records.body_of(event, key)
+        if len(body) > records.BODY_LIMIT:
+            return self._rejected("size")
+        accepted = journal.append(body)
+        if isinstance(accepted, str):
+            self._send_signal("event_rejected", reason=accepted)
             return False
         if context.receivers_of is not None and context.receivers_of["event_recorded"].receivers:
             from dataclasses import replace
@@ -511,8 +690,9 @@ class Recorder:
 
         Returns:
             A dictionary that JSON takes: `accepted`, `rejected` (by reason), `errors` (by place), `cleaned` and
-            `undeclared` are counts of this process; `durable`, `corrupt`, `repeated`, `dead_letters` and `sinks`
-            (for each `delivered`, `lag`, `dead_letters`, in events) are the ledger's, the same in every worker.
+            `undeclared` are counts of this process; `durable`, `corrupt`, `repeated`, `dead_letters`, `sinks`
+            (for each `delivered`, `lag`, `dead_letters`, in events) and `waiting` (how many `journals` hold something
+            to import, and how many `bytes`) are the ledger's, the same in every worker.
         """
         accepted, rejected = (0, {}) if self._journal is None else self._journal.counts()
         status: dict[str, Any] = {
@@ -523,14 +703,16 @@ class Recorder:
             "cleaned": {"non_finite": _clean.non_finite.value, "unreadable": _clean.unreadable.value},
             "undeclared": {name: tally.value for name, tally in list(self._undeclared.items())},
         }
-        nothing = {"durable": 0, "corrupt": 0, "repeated": 0, "dead_letters": 0, "sinks": {}}
-        return status | (nothing if self._engine is None else self._engine.status())
+        if self._engine is not None:
+            return status | self._engine.status()
+        waiting = {"journals": 0, "bytes": 0}
+        return status | {"durable": 0, "corrupt": 0, "repeated": 0, "dead_letters": 0, "sinks": {}, "waiting": waiting}
 
     def close(self) -> None:
         """Import what was accepted, stop this process's threads and close the backends; later events are rejected."""
         if self._closed:
             return
-        self._closed = True
+        self._closed = self._indirect = True
         self.active = False
         if self._engine is not None:
             self._engine.close(CLOSE_SECONDS)
@@ -548,6 +730,12 @@ class Recorder:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _prices_of(own: Mapping[str, object]) -> Prices:
+    from usagekit.llm.prices import Prices
+
+    return Prices(own)
 
 
 def _checked_dimensions(names: Iterable[str]) -> tuple[str, ...]:
@@ -594,7 +782,8 @@ def default_recorder() -> Recorder | None:
 _homeless = Guard()
 
 
-def _recorder_for(what: str) -> Recorder | None:
+def recorder_for(what: str) -> Recorder | None:
+    """Give the recorder of the request in flight, else the default one; None is said once a minute, for `what`."""
     recorder = default_recorder()
     if recorder is None:
         _homeless.noted(what, "no recorder here, so nothing is recorded; call usagekit.set_default_recorder(recorder)")
@@ -603,11 +792,11 @@ def _recorder_for(what: str) -> Recorder | None:
 
 def track(event: str, **values: Any) -> bool:
     """Record something the app names, with the request's recorder or the default one; see `Recorder.track`."""
-    recorder = _recorder_for("track")
+    recorder = recorder_for("track")
     return False if recorder is None else recorder.track(event, **values)
 
 
 def record_tokens(**values: Any) -> bool:
     """Record a model call, with the request's recorder or the default one; see `Recorder.record_tokens`."""
-    recorder = _recorder_for("record_tokens")
+    recorder = recorder_for("record_tokens")
     return False if recorder is None else recorder.record_tokens(**values)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -115,37 +116,36 @@ class Delivery:
         self.name = name
         self._sink = sink
         self._spool_of = spool_of
-        self._connection = connect(path)
-
-    def close(self) -> None:
-        """Close the connection; the sink is its owner's to close."""
-        self._connection.close()
+        self._path = path
 
     def step(self) -> int:
         """Send one batch; returns how many events were settled, 0 when none are waiting.
 
         Raises what the sink raised, or `sqlite3.Error`: the same batch comes again at the next step.
         """
-        batch = self._frozen_batch()
-        if batch is None:
-            return 0
-        batch_id, after, end = batch
-        events = [event for _, event in read_events(self._connection, after, end)]
+        # No connection is open while the sink takes its time: a fork would have to wait for it.
+        with closing(connect(self._path)) as connection:
+            batch = self._frozen_batch(connection)
+            if batch is None:
+                return 0
+            batch_id, after, end = batch
+            events = [event for _, event in read_events(connection, after, end)]
         dead = send(self._sink, events, batch_id) if events else []
-        self._settle(batch_id, end, len(events) - len(dead), dead)
+        with closing(connect(self._path)) as connection:
+            self._settle(connection, batch_id, end, len(events) - len(dead), dead)
         return end - after
 
-    def _frozen_batch(self) -> tuple[str, int, int] | None:
-        execute = self._connection.execute
+    def _frozen_batch(self, connection: sqlite3.Connection) -> tuple[str, int, int] | None:
+        execute = connection.execute
         find = "SELECT batch_id, delivered_seq, batch_end FROM sinks WHERE name=?"
         row = execute(find, (self.name,)).fetchone()
         if row is not None and row[0] is not None:
             return row  # type: ignore[no-any-return]
         after = 0 if row is None else row[1]
-        end = min(last_seq(self._connection), after + max(1, self._sink.max_batch))
+        end = min(last_seq(connection), after + max(1, self._sink.max_batch))
         if end <= after:
             return None
-        with Transaction(self._connection):
+        with Transaction(connection):
             execute("INSERT INTO sinks VALUES (?,0,0,NULL,NULL) ON CONFLICT DO NOTHING", (self.name,))
             execute(
                 "UPDATE sinks SET batch_id=?, batch_end=? WHERE name=? AND batch_id IS NULL AND delivered_seq=?",
@@ -155,9 +155,16 @@ class Delivery:
         # Another process may have been here in between; then there may be nothing left to do.
         return None if row[0] is None else row
 
-    def _settle(self, batch_id: str, end: int, delivered: int, dead: list[tuple[UsageEvent, Rejected]]) -> None:
-        execute = self._connection.execute
-        with Transaction(self._connection):
+    def _settle(
+        self,
+        connection: sqlite3.Connection,
+        batch_id: str,
+        end: int,
+        delivered: int,
+        dead: list[tuple[UsageEvent, Rejected]],
+    ) -> None:
+        execute = connection.execute
+        with Transaction(connection):
             settled = execute(
                 "UPDATE sinks SET delivered_seq=?, delivered=delivered+?, batch_id=NULL, batch_end=NULL"
                 " WHERE name=? AND batch_id=?",
@@ -172,10 +179,10 @@ class Delivery:
                     (self.name, event.id, _as_json(event), str(verdict), now),
                 )
             if self._spool_of:
-                self._drop_delivered()
+                self._drop_delivered(connection)
 
-    def _drop_delivered(self) -> None:
-        execute = self._connection.execute
+    def _drop_delivered(self, connection: sqlite3.Connection) -> None:
+        execute = connection.execute
         marks = ",".join("?" * len(self._spool_of))
         known, everywhere = execute(
             f"SELECT count(*), min(delivered_seq) FROM sinks WHERE name IN ({marks})",

@@ -7,19 +7,21 @@ first event comes. Nothing depends on them: they only shorten the delay, and any
 from __future__ import annotations
 
 import atexit
-import fcntl
 import os
 import sqlite3
 import threading
 from itertools import count
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 from weakref import WeakSet
 
 from usagekit._store.delivery import Backoff, Delivery
+from usagekit._store.forks import resting
 from usagekit._store.journal import MemoryJournal, files
 from usagekit._store.ledger import Importer
 from usagekit._store.schema import connect, is_busy
+from usagekit.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,9 +37,6 @@ ELECT_SECONDS = 1.0  # between attempts to become a sink's sender
 BUSY_WAIT = 0.005
 MEMORY_RECORDS = 1000  # taken from a queue in memory at a time
 EXIT_SECONDS = 2.0
-
-_abandoned: list[object] = []
-"""What forks' children inherited: SQLite connections must neither be used nor closed there, so they stay referenced."""
 
 
 class Engine:
@@ -73,6 +72,7 @@ class Engine:
         self._closed = False
         journal.on_begin = self._start
         _engines.add(self)
+        resting.add(self)
 
     def _start(self) -> None:
         if not self._closed:
@@ -85,21 +85,26 @@ class Engine:
     def close(self, timeout: float) -> bool:
         """Stop this process's threads and import what is left; False where `timeout` seconds did not suffice."""
         self._closed = True
+        _engines.discard(self)
         return self._crew().close(monotonic() + timeout)
+
+    def pause(self, deadline: float) -> bool:
+        """Close the importer's connection until `resume`; see `forks`."""
+        crew = self._crews.get(os.getpid())
+        return crew is not None and crew.pause(deadline)
+
+    def resume(self) -> None:
+        """Import again."""
+        self._crew().resume()
 
     def status(self) -> dict[str, Any]:
         """Give what the ledger says of itself; the same in every process."""
         return status_of(self.path, tuple(self.sinks))
 
     def _crew(self) -> _Crew:
+        # What a fork's child inherited stays referenced: its connection must neither be used nor closed there.
         pid = os.getpid()
-        crew = self._crews.get(pid)
-        if crew is None:
-            if self._crews:
-                _abandoned.append(self._crews)
-                self._crews = {}
-            crew = self._crews.setdefault(pid, _Crew(self))
-        return crew
+        return self._crews.get(pid) or self._crews.setdefault(pid, _Crew(self))
 
 
 _engines: WeakSet[Engine] = WeakSet()
@@ -125,6 +130,7 @@ class _Crew:
         self._engine = engine
         self._importer: Importer | None = None
         self._importing = threading.Lock()
+        self._advancing = threading.Lock()  # held for one batch at most
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._started = count().__next__
@@ -150,10 +156,10 @@ class _Crew:
         if not self._importing.acquire(timeout=max(0.0, deadline - monotonic())):
             return False
         try:
-            sizes = {name: size for name, _, size in files(self._engine.directory)}
+            arrived = self._arrival()
             while True:
                 taken = self._advance()
-                if taken == 0 or (taken and self._importer is not None and self._importer.reached(sizes)):
+                if taken == 0 or (taken and arrived()):
                     return True
                 if monotonic() > deadline:
                     return False
@@ -172,9 +178,33 @@ class _Crew:
         if self._importing.acquire(timeout=max(0.0, deadline - monotonic())):
             if done:
                 self._adopt()
-            self._drop_importer()
+            with self._advancing:
+                self._drop_importer()
             self._importing.release()
         return done
+
+    def pause(self, deadline: float) -> bool:
+        if not self._advancing.acquire(timeout=max(0.0, deadline - monotonic())):
+            return False
+        self._drop_importer()
+        return True
+
+    def resume(self) -> None:
+        self._advancing.release()
+
+    def _arrival(self) -> Callable[[], bool]:
+        """Give what tells whether everything that waits now was imported."""
+        journal = self._engine.journal
+        goal = journal.forgotten + journal.queued if isinstance(journal, MemoryJournal) else 0
+        sizes = {name: size for name, _, size in files(self._engine.directory)}
+
+        def arrived() -> bool:
+            if isinstance(journal, MemoryJournal) and journal.forgotten < goal:
+                return False
+            importer = self._importer
+            return importer is not None and importer.reached(sizes)
+
+        return arrived
 
     def _import_until_stopped(self) -> None:
         wait = IMPORT_SECONDS
@@ -183,11 +213,16 @@ class _Crew:
                 taken = self._advance()
                 if monotonic() - self._adopted >= ADOPT_SECONDS:
                     self._adopt()
-            self._engine.journal.measure({} if self._importer is None else self._importer.imported)
+            importer = self._importer
+            self._engine.journal.measure({} if importer is None else importer.imported)
             wait = 0.0 if taken else IMPORT_SECONDS
 
     def _advance(self) -> int | None:
         """Import one batch; returns how many records it held, or None where it could not be done now."""
+        with self._advancing:
+            return self._advance_alone()
+
+    def _advance_alone(self) -> int | None:
         try:
             if self._importer is None:
                 self._importer = Importer(self._engine.path, self._engine.directory)
@@ -196,6 +231,8 @@ class _Crew:
             if not is_busy(error):
                 self._engine.guard.noted("ledger", error)
                 self._drop_importer()
+        except StorageError as error:
+            self._engine.guard.noted("ledger", error)
         except OSError as error:
             self._engine.guard.noted("journal", error)
         except Exception as error:  # noqa: BLE001  a mistake of ours must not end the importing
@@ -216,10 +253,11 @@ class _Crew:
 
     def _adopt(self) -> None:
         self._adopted = monotonic()
-        if self._importer is None:
+        importer = self._importer
+        if importer is None:
             return
         try:
-            self._importer.adopt()
+            importer.adopt()
         except (OSError, sqlite3.Error) as error:
             self._engine.guard.noted("journal", error)
 
@@ -244,14 +282,12 @@ class _Sender:
         if lock is None:
             return
         engine = self._engine
-        delivery: Delivery | None = None
+        spool_of = () if engine.keeps else tuple(engine.sinks)
+        delivery = Delivery(engine.path, self._name, self._sink, spool_of=spool_of)
         try:
             wait = 0.0
             while not self._stop.wait(wait):
                 try:
-                    if delivery is None:
-                        spool_of = () if engine.keeps else tuple(engine.sinks)
-                        delivery = Delivery(engine.path, self._name, self._sink, spool_of=spool_of)
                     settled = delivery.step()
                 except Exception as error:  # noqa: BLE001  a sink may raise anything
                     wait = self._failed(error)
@@ -261,8 +297,7 @@ class _Sender:
                     if settled:
                         engine.on_delivery(self._name, settled)
         finally:
-            if delivery is not None:
-                delivery.close()
+            _elected.discard(self._place())
             os.close(lock)
 
     def _failed(self, error: BaseException) -> float:
@@ -273,30 +308,52 @@ class _Sender:
         return self._backoff.failed(error)
 
     def _elected(self) -> int | None:
-        """Wait until no other process delivers to this sink; returns the lock, or None when stopped before."""
-        os.makedirs(self._engine.directory, mode=0o700, exist_ok=True)
-        path = os.path.join(self._engine.directory, f"{self._name}.sender")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        while True:
-            try:
-                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                if self._stop.wait(ELECT_SECONDS):
-                    os.close(descriptor)
-                    return None
-            else:
-                return descriptor
+        """Wait until nobody else delivers to this sink; returns the lock, or None when stopped before."""
+        while (lock := self._lock()) is None:
+            if self._stop.wait(ELECT_SECONDS):
+                return None
+        return lock
+
+    def _lock(self) -> int | None:
+        place = self._place()
+        if place in _elected:
+            return None  # POSIX locks tell processes apart, and not the recorders of one
+        try:
+            os.makedirs(self._engine.directory, mode=0o700, exist_ok=True)
+            descriptor = os.open(place[1], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            self._engine.guard.noted(f"sink {self._name}", error)
+            return None
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            return None
+        _elected.add(place)
+        return descriptor
+
+    def _place(self) -> tuple[int, str]:
+        # A sink's name may hold anything, slashes included.
+        return os.getpid(), os.path.join(self._engine.directory, f"{quote(self._name, safe='')}.sender")
+
+
+_elected: set[tuple[int, str]] = set()
+"""Processes and lock files of the senders that run here."""
 
 
 def status_of(path: str, sink_names: tuple[str, ...]) -> dict[str, Any]:
-    """Give what the ledger at `path` says of itself; the same in every process."""
+    """Give what the ledger at `path` says of itself, and what waits beside it; the same in every process."""
+    sizes = {name: size for name, _, size in files(journals_of(path))}  # first: what is imported later is not waiting
     connection = connect(path, read_only=True)
     try:
+        find = "SELECT name, imported FROM journals WHERE name=?"
+        imported = dict(row for name in sizes for row in connection.execute(find, (name,)))
         counters = dict(connection.execute("SELECT name, value FROM counters"))
         dead = dict(connection.execute("SELECT sink, count(*) FROM dead_letters GROUP BY sink"))
         cursors = {row[0]: row[1:] for row in connection.execute("SELECT name, delivered_seq, delivered FROM sinks")}
     finally:
         connection.close()
+    waiting = [size - imported.get(name, 0) for name, size in sizes.items() if size > imported.get(name, 0)]
     durable = counters["next_seq"] - 1
     sinks = {}
     for name in dict.fromkeys((*sink_names, *cursors)):
@@ -308,4 +365,5 @@ def status_of(path: str, sink_names: tuple[str, ...]) -> dict[str, Any]:
         "repeated": counters["repeated"],
         "dead_letters": sum(dead.values()),
         "sinks": sinks,
+        "waiting": {"journals": len(waiting), "bytes": sum(waiting)},
     }

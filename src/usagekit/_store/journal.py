@@ -7,6 +7,7 @@ says only whether somebody may still append, and so guards deletion.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import deque
 from itertools import count, islice
@@ -26,6 +27,7 @@ SUFFIX = ".journal"
 SEGMENT_RECORDS = 8192  # a longer file is left to the importer, and a new one begun: about 1 MiB
 DEFAULT_QUOTA = 1024**3
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _UNBORN = ".new"
 _UNBORN_SECONDS = 60.0  # nobody needs that long between creating a file and naming it
 _LOOK_RECORDS = 64  # between looks at the quota
@@ -97,9 +99,10 @@ class Offered:
         self.accepted = Tally()
         self._rejected: dict[str, Tally] = {}
 
-    def reject(self, reason: str) -> None:
-        """Count one rejected event."""
+    def reject(self, reason: str) -> str:
+        """Count one rejected event; gives the reason back."""
         self._rejected.setdefault(reason, Tally()).add()
+        return reason
 
     def counts(self) -> tuple[int, dict[str, int]]:
         """Give how many were accepted, and rejected by reason."""
@@ -123,6 +126,7 @@ class Journal:
         "_imported",
         "_measured",
         "_offered",
+        "_offered_in",
         "_pid",
         "_quota",
         "_room",
@@ -136,49 +140,53 @@ class Journal:
         self._quota = quota_bytes
         self.on_begin: Callable[[], None] = _nothing  # called when a file was begun, which each process does
         self._imported: Mapping[str, int] = {}
+        self._offered_in: dict[int, Offered] = {}
         self._begin_counting()
 
     def _begin_counting(self) -> None:
-        self._pid = getpid()
+        pid = getpid()
         self._segment: Segment | None = None
-        self._offered = Offered()
+        # Threads that race here after a fork are given the same counts.
+        self._offered = self._offered_in.setdefault(pid, Offered())
         self._accept = self._offered.accepted.add
         self._full = False
         self._room = 0  # bytes left when last measured
         self._size = 0  # of the current file, then
         self._measured = float("-inf")
+        self._pid = pid  # last, so that none goes on with the parent's
 
     @property
     def directory(self) -> str:
         """Where the files lie."""
         return self._directory
 
-    def append(self, body: str) -> tuple[str, int] | None:
+    def append(self, body: str) -> tuple[str, int] | str:
         """Accept one event: `body` is a record's payload after its number.
 
-        Returns the journal's name and the record's number, which together are the event's id; None = rejected, and
-        counted.
+        Returns the journal's name and the record's number, which together are the event's id; where the event was
+        rejected, and counted, the reason.
         """
         segment = self._segment
         if segment is None or segment.pid != getpid():
             segment = self._begin()
             if segment is None:
-                return None
+                return "journal"
         number = segment.take()
         if (self._full or not number % _LOOK_RECORDS) and self._is_full(segment):
-            self._offered.reject("quota")
-            return None
-        payload = f"[{number},{body}]\n".encode()
-        record = b"\n%08x%b" % (crc32(payload), payload)
+            return self._offered.reject("quota")
+        payload = f"[{number},{body}]".encode()
+        record = b"\n%08x%b\n" % (crc32(payload), payload)
         try:
             written = write(segment.fd, record)
-        except OSError:
+        except OSError as error:
+            if error.errno in _FULL:
+                # Nothing was written, and another file would have no space either.
+                return self._offered.reject("journal")
             written = 0
         if written != len(record):
             # A torn record ends this file; its CRC keeps it from ever being read.
             self._segment = None
-            self._offered.reject("journal")
-            return None
+            return self._offered.reject("journal")
         self._accept()
         if number >= SEGMENT_RECORDS:
             self._segment = None
@@ -220,10 +228,14 @@ class Journal:
         self._imported = imported
         segment = self._segment
         waiting = 0
-        for name, _, size in files(self._directory):
-            waiting += max(0, size - imported.get(name, 0))
-            if segment is not None and name == segment.name:
-                self._size = size
+        try:
+            for name, _, size in files(self._directory):
+                waiting += max(0, size - imported.get(name, 0))
+                if segment is not None and name == segment.name:
+                    self._size = size
+        except OSError:
+            # Too many open files, say: no reason to reject what can still be written, until the next look.
+            waiting = 0
         self._room = self._quota - waiting
         self._full = self._room < 0
 
@@ -238,6 +250,19 @@ class Journal:
         self._segment = None
 
 
+class _Held:
+    """What one process has in a `MemoryJournal`."""
+
+    __slots__ = ("begun", "name", "offered", "queue", "take")
+
+    def __init__(self) -> None:
+        self.name = os.urandom(12).hex()
+        self.take: Callable[[], int] = count(1).__next__
+        self.begun: Callable[[], int] = count().__next__
+        self.queue: deque[bytes] = deque()
+        self.offered = Offered()
+
+
 class MemoryJournal:
     """What stands in a journal's place where nothing can be written: a bounded queue in memory.
 
@@ -245,64 +270,75 @@ class MemoryJournal:
     thread that takes from it.
     """
 
-    __slots__ = ("_begun", "_bytes", "_offered", "_pid", "_queue", "_quota", "_take", "name", "on_begin")
+    __slots__ = ("_bytes", "_held", "_held_in", "_pid", "_quota", "forgotten", "on_begin")
 
     def __init__(self, quota_bytes: int) -> None:
         self._quota = quota_bytes
         self.on_begin: Callable[[], None] = _nothing
+        self._held_in: dict[int, _Held] = {}
         self._begin_counting()
 
     def _begin_counting(self) -> None:
-        self._pid = getpid()
-        self.name = os.urandom(12).hex()
-        self._take = count(1).__next__
-        self._queue: deque[bytes] = deque()  # a fork's child leaves the parent's events to the parent
+        pid = getpid()
+        # A fork's child leaves the parent's events to the parent; threads that race here are given the same queue.
+        self._held = self._held_in.setdefault(pid, _Held())
         self._bytes = 0
-        self._begun = False
-        self._offered = Offered()
+        self.forgotten = 0  # events that are safe elsewhere
+        self._pid = pid
 
-    def append(self, body: str) -> tuple[str, int] | None:
+    @property
+    def name(self) -> str:
+        """The first part of its events' ids."""
+        return self._held.name
+
+    @property
+    def queued(self) -> int:
+        """How many events are waiting."""
+        return len(self._held.queue)
+
+    def append(self, body: str) -> tuple[str, int] | str:
         """Accept one event, as `Journal.append` does."""
         if self._pid != getpid():
             self._begin_counting()
-        number = self._take()
+        held = self._held
+        number = held.take()
         payload = f"[{number},{body}]".encode()
         # Racing threads may lose each other's change of this sum; `forget` recounts when the queue is empty.
         self._bytes += len(payload)
         if self._bytes > self._quota:
             self._bytes -= len(payload)
-            self._offered.reject("quota")
-            return None
-        self._queue.append(payload)
-        self._offered.accepted.add()
-        if not self._begun:
-            self._begun = True
+            return held.offered.reject("quota")
+        held.queue.append(payload)
+        held.offered.accepted.add()
+        if not held.begun():  # 0 to the first caller only
             self.on_begin()
-        return self.name, number
+        return held.name, number
 
     def reject(self, reason: str) -> None:
         """Count an event that was rejected before it came here."""
-        self._offered.reject(reason)
+        self._held.offered.reject(reason)
 
     def waiting(self, limit: int) -> list[bytes]:
         """Give up to `limit` of the oldest payloads; they stay until forgotten."""
         if self._pid != getpid():
             self._begin_counting()
-        return list(islice(self._queue.copy(), limit))
+        return list(islice(self._held.queue.copy(), limit))
 
     def forget(self, payloads: list[bytes]) -> None:
         """Drop the oldest payloads, which are safe elsewhere now."""
+        queue = self._held.queue
         for payload in payloads:
-            self._queue.popleft()
+            queue.popleft()
             self._bytes -= len(payload)
-        if not self._queue:
+        if not queue:
             self._bytes = 0
+        self.forgotten += len(payloads)
 
     def counts(self) -> tuple[int, dict[str, int]]:
         """Give how many events this process had accepted, and rejected by reason."""
         if self._pid != getpid():
             self._begin_counting()
-        return self._offered.counts()
+        return self._held.offered.counts()
 
     def measure(self, imported: Mapping[str, int]) -> None:
         """Do nothing: the queue is its own measure."""
@@ -319,7 +355,7 @@ def files(directory: str) -> Iterator[tuple[str, str, int]]:
         return
     with entries:
         for entry in entries:
-            if entry.name.endswith(SUFFIX):
+            if entry.name.endswith(SUFFIX) and entry.is_file(follow_symlinks=False):
                 try:
                     size = entry.stat(follow_symlinks=False).st_size
                 except FileNotFoundError:
@@ -383,5 +419,8 @@ def sweep_unborn(directory: str) -> None:
         return
     with entries:
         for entry in entries:
-            if entry.name.endswith(_UNBORN) and time() - entry.stat().st_mtime > _UNBORN_SECONDS:
-                os.unlink(entry.path)
+            try:
+                if entry.name.endswith(_UNBORN) and time() - entry.stat().st_mtime > _UNBORN_SECONDS:
+                    os.unlink(entry.path)
+            except FileNotFoundError:
+                continue  # another process sweeps as well

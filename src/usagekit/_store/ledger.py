@@ -20,14 +20,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CHUNK_BYTES = 128 * 1024  # read from one journal at a time: about a thousand records
-STEP_RECORDS = 2000  # a transaction ends when it holds this many
+STEP_RECORDS = 8000  # a transaction ends when it holds this many
 _WHOLE_BYTES = 1024**2  # no record is that long: what has no end within it is damage
 
 _COLUMNS = (
     "seq, offset_us, shape, subject, latency_us, tail_us, output, input, cost_nano, cache_read, cache_write, reasoning"
 )
-_ROW = "(" + ",".join("?" * 12) + ")"
-_NO_TOKENS = (0, None, 0, 0, 0)
+_NO_TOKENS: list[Any] = [0, None, 0, 0, 0]
+_NUMBER = itemgetter(0)
+_STATEMENT_ROWS = 1024
+_BLOCK_ROWS = 1 << BLOCK_SHIFT
 _DICTIONARY_LIMIT = 65_536  # ids kept in memory per dictionary
 
 
@@ -48,6 +50,7 @@ class Importer:
         self._connection.execute("PRAGMA busy_timeout=0")
         self._shapes = _Dictionary(self._find_shape)
         self._subjects = _Dictionary(self._find_subject)
+        self._orgs = _Dictionary(lambda name: self._id("orgs", {"name": name}))
         self.imported: dict[str, int] = {}  # bytes, by journal, as far as this process knows
         self._tail: _Tail | None = None
 
@@ -57,16 +60,14 @@ class Importer:
 
     def pending(self) -> list[tuple[str, str, int]]:
         """Give name, path and size of the journals that hold more than was imported."""
-        present = list(journals.files(self._directory))
-        if not any(size > self.imported.get(name, 0) for name, _, size in present):
-            return []
+        longer = [entry for entry in journals.files(self._directory) if entry[2] > self.imported.get(entry[0], 0)]
         # Another process may have been here; a look costs less than a transaction.
         find = "SELECT imported FROM journals WHERE name=?"
-        for name, _, _ in present:
+        for name, _, _ in longer:
             row = self._connection.execute(find, (name,)).fetchone()
             if row is not None:
                 self.imported[name] = row[0]
-        return [entry for entry in present if entry[2] > self.imported.get(entry[0], 0)]
+        return [entry for entry in longer if entry[2] > self.imported.get(entry[0], 0)]
 
     def reached(self, sizes: dict[str, int]) -> bool:
         """Tell whether the journals were imported as far as `sizes` says; those that are gone were."""
@@ -84,13 +85,16 @@ class Importer:
             return 0
         try:
             return self._step(pending, careful=False)
-        except (ValueError, TypeError, KeyError, OverflowError, sqlite3.IntegrityError):
-            # A record that passed its CRC and is none of ours. Look at each one, once.
+        except (OSError, sqlite3.OperationalError):
+            raise
+        except Exception:  # noqa: BLE001  a record that passed its CRC and is none of ours may fail anywhere
+            # Look at each one, once.
             return self._step(pending, careful=True)
 
     def _step(self, pending: list[tuple[str, str, int]], *, careful: bool) -> int:
         taken = 0
         progressed: dict[str, int] = {}
+        unreadable: OSError | None = None
         with self._transaction():
             tail = self._current_tail()
             for name, path, _ in pending:
@@ -100,16 +104,27 @@ class Importer:
                     reading = journals.Reading(name, path)
                 except FileNotFoundError:
                     continue
+                except OSError as error:
+                    unreadable = error  # not ours to read: the others can still be imported
+                    continue
                 with reading:
                     journal, start = self._journal(name)
-                    batch = _read(reading, start)
-                    taken += len(batch.payloads) + batch.corrupt
-                    self._insert(journal, batch, tail, careful=careful)
-                    if batch.end != start:
-                        self._connection.execute("UPDATE journals SET imported=? WHERE id=?", (batch.end, journal))
-                    progressed[name] = batch.end
+                    end = start
+                    while taken < STEP_RECORDS:
+                        # Small pieces: each is decoded in one go, during which no other thread of the app runs.
+                        batch = _read(reading, end)
+                        if batch.end == end:
+                            break
+                        end = batch.end
+                        taken += len(batch.payloads) + batch.corrupt
+                        self._insert(journal, batch, tail, careful=careful)
+                    if end != start:
+                        self._connection.execute("UPDATE journals SET imported=? WHERE id=?", (end, journal))
+                    progressed[name] = end
             self._save_tail(tail)
         self.imported |= progressed
+        if unreadable is not None:
+            raise unreadable
         return taken
 
     def import_payloads(self, name: str, payloads: list[bytes]) -> None:
@@ -137,8 +152,8 @@ class Importer:
                         reading.delete()
                         self.imported.pop(name, None)
                         removed += 1
-            except FileNotFoundError:
-                continue
+            except OSError:
+                continue  # removed by another process, or not ours
         journals.sweep_unborn(self._directory)
         return removed
 
@@ -148,6 +163,7 @@ class Importer:
     def _settle(self, committed: bool) -> None:  # noqa: FBT001  a callback
         self._shapes.settle(committed=committed)
         self._subjects.settle(committed=committed)
+        self._orgs.settle(committed=committed)
         if not committed:
             self._tail = None
             self.imported = {}
@@ -183,8 +199,10 @@ class Importer:
             execute("UPDATE counters SET value=value+? WHERE name='corrupt'", (tail.corrupt,))
             execute("UPDATE counters SET value=value+? WHERE name='repeated'", (tail.repeated,))
             tail.corrupt = tail.repeated = 0
-        for block in tail.touched.values():
-            execute("INSERT OR REPLACE INTO blocks VALUES (?,?,?,?)", block.row())
+        if tail.touched:
+            marks = ",".join(["(?,?,?,?)"] * len(tail.touched))
+            rows = [block.row() for block in tail.touched.values()]
+            execute(f"INSERT OR REPLACE INTO blocks VALUES {marks}", list(chain.from_iterable(rows)))
         tail.touched.clear()
         for run in tail.new_runs:
             execute("INSERT INTO runs VALUES (?,?,?)", run)
@@ -198,52 +216,55 @@ class Importer:
             decoded = sound
         tail.corrupt += batch.corrupt + undecodable
         # Threads may have written a moment out of turn; in order, whole batches are one run.
-        decoded.sort(key=itemgetter(0))
-        rows = self._rows(journal, decoded, tail)
+        decoded.sort(key=_NUMBER)
+        widths = set(map(len, decoded))
+        if records.KEYED in widths:
+            decoded = [record[:12] for record in self._without_repeated(decoded, tail)]
+        _continue_runs(tail, journal, list(map(_NUMBER, decoded)))
+        short = widths == {records.SHORT}
+        if len(widths) > 1:
+            decoded = [record if len(record) > records.SHORT else record + _NO_TOKENS for record in decoded]
+        rows = self._rows(decoded, tail, short=short)
         start = 0
         while start < len(rows):
-            count = min(512, 1 << (len(rows) - start).bit_length() - 1)
+            count = min(_STATEMENT_ROWS, 1 << (len(rows) - start).bit_length() - 1)
             # One big statement: executemany would hand over the interpreter's lock at every row.
-            self._connection.execute(_insert_sql(count), list(chain.from_iterable(rows[start : start + count])))
+            values = list(chain.from_iterable(rows[start : start + count]))
+            self._connection.execute(_insert_sql(count, short), values)
             start += count
 
-    def _rows(self, journal: int, decoded: list[list[Any]], tail: _Tail) -> list[tuple[Any, ...]]:
-        shapes, subjects = self._shapes.ids, self._subjects.ids
-        find_shape, find_subject = self._shapes.find, self._subjects.find
-        seq, block = tail.next_seq, tail.block
-        rows = []
-        for record in decoded:
-            number, time_us, shape, subject, latency_us, tail_us, output = record[:7]
-            if len(record) == records.KEYED and not self._is_new_key(record[12], seq):
-                tail.repeated += 1
-                continue
-            if block is None or block.number != seq >> BLOCK_SHIFT:
-                block = _Block(seq >> BLOCK_SHIFT, time_us + OFFSET_BIAS, time_us, time_us)
-            block.first_us = min(block.first_us, time_us)
-            block.last_us = max(block.last_us, time_us)
-            tail.touched[block.number] = block
-            if tail.run is None or tail.run[0] != journal or tail.run[1] != number - seq:
-                tail.run = (journal, number - seq)
-                tail.new_runs.append((seq, journal, number))
-            rows.append(
-                (
-                    seq,
-                    time_us - block.base_us,
-                    shapes.get(shape) or find_shape(shape),
-                    subjects.get(subject) or find_subject(subject),
-                    latency_us,
-                    tail_us,
-                    output,
-                    *(record[7:12] or _NO_TOKENS),
-                )
-            )
-            seq += 1
-        tail.next_seq, tail.block = seq, block
-        return rows
-
-    def _is_new_key(self, key: str, seq: int) -> bool:
+    def _without_repeated(self, decoded: list[list[Any]], tail: _Tail) -> list[list[Any]]:
         insert = "INSERT INTO keys VALUES (?,?) ON CONFLICT DO NOTHING"
-        return self._connection.execute(insert, (bytes.fromhex(key), seq)).rowcount == 1
+        kept: list[list[Any]] = []
+        for record in decoded:
+            if len(record) == records.KEYED:
+                values = (bytes.fromhex(record[-1]), tail.next_seq + len(kept))
+                if self._connection.execute(insert, values).rowcount == 0:
+                    tail.repeated += 1
+                    continue
+            kept.append(record)
+        return kept
+
+    def _rows(self, decoded: list[list[Any]], tail: _Tail, *, short: bool) -> list[tuple[Any, ...]]:
+        shapes, subjects = self._shapes, self._subjects
+        rows: list[tuple[Any, ...]] = []
+        while decoded:
+            seq = tail.next_seq
+            room = _BLOCK_ROWS - seq % _BLOCK_ROWS
+            chunk, decoded = decoded[:room], decoded[room:]
+            base = tail.block_for([record[1] for record in chunk]).base_us
+            if short:
+                rows += [
+                    (number, time_us - base, shapes[shape], subjects[subject], latency_us, tail_us, output)
+                    for number, (_, time_us, shape, subject, latency_us, tail_us, output) in enumerate(chunk, seq)
+                ]
+            else:
+                rows += [
+                    (number, time_us - base, shapes[shape], subjects[subject], a, b, c, d, e, f, g, h)
+                    for number, (_, time_us, shape, subject, a, b, c, d, e, f, g, h) in enumerate(chunk, seq)
+                ]
+            tail.next_seq = seq + len(chunk)
+        return rows
 
     def _find_shape(self, text: str) -> int:
         kind, event, status, route, provider, model, cost_source, aborted = text.split(records.SEPARATOR)
@@ -266,17 +287,17 @@ class Importer:
             extra_id = self._id("extras", dict(zip(names, records.parse_extra(extra[0]), strict=True)))
         else:
             extra_id = 0
-        values = {"user": self._id("users", {"name": user}), "org": self._id("orgs", {"name": org}), "extra": extra_id}
+        values = {"user": self._id("users", {"name": user}), "org": self._orgs[org], "extra": extra_id}
         return self._id("subjects", values)
 
     def _id(self, table: str, values: dict[str, Any]) -> int:
         """Give the id of the dictionary entry with these values; made where there is none. Names are literals."""
-        where = " AND ".join(f"{name}=:{name}" for name in values)
-        row = self._connection.execute(f"SELECT id FROM {table} WHERE {where}", values).fetchone()
+        names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
+        insert = f"INSERT INTO {table} ({names}) VALUES ({marks}) ON CONFLICT DO NOTHING RETURNING id"
+        row = self._connection.execute(insert, values).fetchone()
         if row is None:
-            names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
-            insert = f"INSERT INTO {table} ({names}) VALUES ({marks}) RETURNING id"
-            row = self._connection.execute(insert, values).fetchone()
+            where = " AND ".join(f"{name}=:{name}" for name in values)
+            row = self._connection.execute(f"SELECT id FROM {table} WHERE {where}", values).fetchone()
         return row[0]  # type: ignore[no-any-return]
 
 
@@ -292,16 +313,21 @@ class _Batch:
 
 
 def _read(reading: journals.Reading, start: int) -> _Batch:
-    data = reading.read(start, CHUNK_BYTES)
-    payloads, corrupt, consumed = records.split(data)
-    if consumed == 0 or (not payloads and not corrupt):
-        # Only newlines, or the beginning of one record: is it still being written, torn, or damage without an end?
-        longer = reading.read(start, _WHOLE_BYTES)
-        payloads, corrupt, consumed = records.split(longer)
-        torn = not reading.owned and start + len(longer) >= reading.length()
-        if not payloads and not corrupt and longer[consumed:] and (torn or len(longer) == _WHOLE_BYTES):
-            return _Batch([], 1, start + len(longer))
-    return _Batch(payloads, corrupt, start + consumed)
+    size = CHUNK_BYTES
+    while True:
+        data = reading.read(start, size)
+        payloads, corrupt, consumed = records.split(data)
+        start += consumed
+        if payloads or corrupt or not data:
+            return _Batch(payloads, corrupt, start)
+        if consumed:
+            continue  # nothing but newlines so far
+        # The beginning of one record: is it longer, still being written, torn, or damage without an end?
+        if len(data) < size:
+            return _Batch([], 0, start) if reading.owned else _Batch([], 1, start + len(data))
+        if size == _WHOLE_BYTES:
+            return _Batch([], 1, start + size)
+        size = _WHOLE_BYTES
 
 
 class _Block:
@@ -333,32 +359,59 @@ class _Tail:
         self.corrupt = 0
         self.repeated = 0
 
+    def block_for(self, times_us: list[int]) -> _Block:
+        """Give the block of the next event, made or widened for events at these times."""
+        number = self.next_seq >> BLOCK_SHIFT
+        first_us, last_us = min(times_us), max(times_us)
+        if self.block is None or self.block.number != number:
+            self.block = _Block(number, times_us[0] + OFFSET_BIAS, first_us, last_us)
+        self.block.first_us = min(self.block.first_us, first_us)
+        self.block.last_us = max(self.block.last_us, last_us)
+        self.touched[number] = self.block
+        return self.block
 
-class _Dictionary:
-    """Ids of texts, remembered as long as they are true: what a rolled-back transaction made is forgotten."""
 
-    __slots__ = ("_find", "_fresh", "ids")
+def _continue_runs(tail: _Tail, journal: int, numbers: list[int]) -> None:
+    """Note where the numbers of the next events begin anew; `numbers` are ascending."""
+    if not numbers:
+        return
+    seq = tail.next_seq
+    whole = numbers[-1] - numbers[0] == len(numbers) - 1
+    for number in numbers[:1] if whole else numbers:
+        if tail.run != (journal, number - seq):
+            tail.run = (journal, number - seq)
+            tail.new_runs.append((seq, journal, number))
+        seq += 1
+
+
+class _Dictionary(dict[str, int]):
+    """Ids of texts, looked up when first asked for and remembered as long as they are true.
+
+    What a rolled-back transaction made is forgotten.
+    """
 
     def __init__(self, find: Callable[[str], int]) -> None:
+        super().__init__()
         self._find = find
         self._fresh: list[str] = []
-        self.ids: dict[str, int] = {}
 
-    def find(self, text: str) -> int:
+    def __missing__(self, text: str) -> int:
         found = self._find(text)
-        if len(self.ids) >= _DICTIONARY_LIMIT:
-            self.ids.clear()
-        self.ids[text] = found
+        if len(self) >= _DICTIONARY_LIMIT:
+            self.clear()
+        self[text] = found
         self._fresh.append(text)
         return found
 
     def settle(self, *, committed: bool) -> None:
+        """End a transaction."""
         if not committed:
             for text in self._fresh:
-                self.ids.pop(text, None)
+                self.pop(text, None)
         self._fresh.clear()
 
 
-@lru_cache(maxsize=16)
-def _insert_sql(count: int) -> str:
-    return f"INSERT INTO events ({_COLUMNS}) VALUES {','.join([_ROW] * count)}"
+@lru_cache(maxsize=32)
+def _insert_sql(count: int, short: bool) -> str:  # noqa: FBT001 # a cache's key
+    row = "(?,?,?,?,?,?,?,0,NULL,0,0,0)" if short else "(?,?,?,?,?,?,?,?,?,?,?,?)"
+    return f"INSERT INTO events ({_COLUMNS}) VALUES {','.join([row] * count)}"

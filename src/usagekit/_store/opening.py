@@ -49,6 +49,11 @@ def open_store(
             f"{remote[0]} is remote, so events must wait somewhere until it has them; "
             "give Recorder(path='usage.db') or USAGEKIT_PATH, or durability='memory' to risk losing them"
         )
+    if durability == "journal" and ledger is not None and os.name != "posix":
+        raise ConfigurationError(
+            "journals need POSIX file locks, which this system has not; give durability='memory', with which the events "
+            "of a process that dies are lost"
+        )
     if durability == "memory" and (ledger is not None or remote):
         guard.noted("durability", "events are accepted in memory only: a process that dies loses them")
     if ledger is None:

@@ -106,13 +106,16 @@ class QueueEngine:
 
     def status(self) -> dict[str, Any]:
         """Give this process's deliveries."""
+        if self._pid != os.getpid():
+            self._begin()  # what the parent delivered is the parent's
         accepted = self.journal.counts()[0]
         sinks = {
             name: {"delivered": s.position - s.dead, "lag": accepted - s.position, "dead_letters": s.dead}
             for name, s in self._senders.items()
         }
         dead = sum(sender.dead for sender in self._senders.values())
-        return {"durable": 0, "corrupt": 0, "repeated": 0, "dead_letters": dead, "sinks": sinks}
+        waiting = {"journals": 0, "bytes": 0}  # there are none
+        return {"durable": 0, "corrupt": 0, "repeated": 0, "dead_letters": dead, "sinks": sinks, "waiting": waiting}
 
 
 class _QueueSender:

@@ -1,6 +1,6 @@
 r"""One event as one line: how a journal writes it and how the ledger reads it.
 
-A record is `"\n" crc payload "\n"`: the CRC-32 of what follows it as eight hex digits, and the payload, a JSON list in
+A record is `"\n" crc payload "\n"`: the CRC-32 of the payload as eight hex digits, and the payload, a JSON list in
 ASCII. Both newlines are there so that a damaged one costs only the record it belongs to. The payload is
 
     [number, time_us, shape, subject, latency_us, tail_us, output]
@@ -22,6 +22,8 @@ Shapes and subjects are strings so that the importer finds their ids with one di
 
 from __future__ import annotations
 
+import struct
+from binascii import unhexlify
 from zlib import crc32
 
 from usagekit import _clean
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 SHORT = 7  # fields of a record without tokens
 LONG = 12  # and with them
 KEYED = 13  # and with a key
+BODY_LIMIT = 512 * 1024  # bytes; only hundreds of attributes are longer
 SEPARATOR = "\t"
 _LENGTHS = frozenset({SHORT, LONG, KEYED})
 
@@ -94,6 +97,26 @@ class RequestShapes(dict[tuple[str, int, str, bool], str]):
         status = _clean.whole(status, _clean.STATUS_LIMIT)
         made = quoted(shape_of("request", event, status, route, "", "", "", aborted))
         if (event, route) == (key[0], key[2]):  # what had to be cleaned may be huge, and is seldom seen twice
+            if len(self) >= _FRAGMENTS:
+                self.clear()
+            self[key] = made
+        return made
+
+
+class CallShapes(dict[tuple[str, int, str, str, str, str, bool], str]):
+    """The quoted shapes of model calls, by event, status, route, provider, model, cost source and whether aborted."""
+
+    def __missing__(self, key: tuple[str, int, str, str, str, str, bool]) -> str:
+        event, status, route, provider, model, cost_source, aborted = key
+        clean = (
+            _clean.text(event, _clean.EVENT_LIMIT),
+            _clean.whole(status, _clean.STATUS_LIMIT),
+            _clean.text(route, _clean.ROUTE_LIMIT),
+            _clean.text(provider, _clean.MODEL_LIMIT),
+            _clean.text(model, _clean.MODEL_LIMIT),
+        )
+        made = quoted(shape_of("llm", *clean, cost_source, aborted))
+        if clean == key[:5]:
             if len(self) >= _FRAGMENTS:
                 self.clear()
             self[key] = made
@@ -180,21 +203,24 @@ def split(data: bytes) -> tuple[list[bytes], int, int]:
     Returns the payloads, the number of corrupt records among them, and how many bytes of `data` they span. What
     follows is the beginning of a record that is not complete (yet).
     """
-    payloads: list[bytes] = []
-    corrupt = 0
     consumed = data.rfind(b"\n") + 1
-    for piece in data[:consumed].split(b"\n"):
-        if not piece:
-            continue
-        try:
-            sound = int(piece[:8], 16) == crc32(b"\n", crc32(piece[8:]))
-        except ValueError:
-            sound = False
-        if sound:
-            payloads.append(piece[8:])
-        else:
-            corrupt += 1
-    return payloads, corrupt, consumed
+    pieces = [piece for piece in data[:consumed].split(b"\n") if piece]
+    payloads = [piece[8:] for piece in pieces]
+    try:
+        sums = struct.unpack(f">{len(pieces)}I", unhexlify(b"".join([piece[:8] for piece in pieces])))
+    except (ValueError, struct.error):
+        sums = ()
+    if sums == tuple(map(crc32, payloads)):
+        return payloads, 0, consumed
+    sound = [piece[8:] for piece in pieces if _is_intact(piece)]
+    return sound, len(pieces) - len(sound), consumed
+
+
+def _is_intact(piece: bytes) -> bool:
+    try:
+        return int(piece[:8], 16) == crc32(piece[8:])
+    except ValueError:
+        return False
 
 
 def decode(payloads: list[bytes]) -> tuple[list[list[object]], int]:
@@ -205,13 +231,13 @@ def decode(payloads: list[bytes]) -> tuple[list[list[object]], int]:
         records = loads(b"[" + b",".join(payloads) + b"]")
         if all(map(_is_record, records)):
             return records, 0
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     records = []
     for payload in payloads:
         try:
             record = loads(payload)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if _is_record(record):
             records.append(record)
@@ -227,12 +253,20 @@ def is_sound(record: list[object]) -> bool:
         all(_in_range(value) for value in (number, time_us, *measures))
         and all(value is None or _in_range(value) for value in (latency, cost))
         and (tail is None or (type(tail) is int and abs(tail) <= _clean.COUNT_LIMIT))
-        and isinstance(shape, str)
-        and _is_shape(shape.split(SEPARATOR))
-        and isinstance(subject, str)
-        and _is_subject(subject.split(SEPARATOR))
-        and (key is None or (isinstance(key, str) and len(key) == 32 and key.isalnum()))
+        and _is_text(shape)
+        and _is_shape(str(shape).split(SEPARATOR))
+        and _is_text(subject)
+        and _is_subject(str(subject).split(SEPARATOR))
+        and (key is None or (isinstance(key, str) and len(key) == 32 and set(key) <= _HEX_DIGITS))
     )
+
+
+_HEX_DIGITS = frozenset("0123456789abcdef")
+
+
+def _is_text(value: object) -> bool:
+    # SQLite's text holds no lone surrogates.
+    return isinstance(value, str) and value == value.encode("utf-8", "replace").decode()
 
 
 def _in_range(value: object) -> bool:
@@ -250,7 +284,7 @@ def _is_subject(parts: list[str]) -> bool:
         return False
     try:
         weight, quantity, other_output, attributes = parse_extra(parts[2])
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return False
     return all(map(_in_range, (weight, quantity, other_output))) and isinstance(attributes, str)
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import sqlite3
+import sys
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
+from usagekit._store.forks import Connection
 from usagekit.errors import StorageError
 
 if TYPE_CHECKING:
@@ -138,13 +142,13 @@ def _statements(script: str) -> list[str]:
     return [statement for statement in "\n".join(lines).split(";") if statement.strip()]
 
 
-def connect(path: str, *, read_only: bool = False) -> sqlite3.Connection:
+def connect(path: str, *, read_only: bool = False) -> Connection:
     """Open the ledger at `path` with the settings every connection here has; the caller closes it."""
     from urllib.parse import quote
 
     mode = "ro" if read_only else "rw"
-    connection = sqlite3.connect(
-        f"file:{quote(path)}?mode={mode}",
+    connection = Connection.opened(
+        f"file:{quote(os.fsencode(path))}?mode={mode}",
         uri=True,
         timeout=BUSY_SECONDS,
         isolation_level=None,
@@ -187,9 +191,9 @@ def prepare(path: str) -> None:
 
 
 def _bring_up_to_date(path: str) -> None:
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    connection = Connection.opened(path, timeout=BUSY_SECONDS, isolation_level=None)
     try:
-        _check_version(connection, path)
+        check_version(connection, path)
         if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
             mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
@@ -204,7 +208,7 @@ def _bring_up_to_date(path: str) -> None:
 
         connection.execute("PRAGMA synchronous=FULL")
         with Transaction(connection):
-            if _check_version(connection, path) < SCHEMA_VERSION:
+            if check_version(connection, path) < SCHEMA_VERSION:
                 _migrations().apply(Database(connection, execute_plugins=False))
                 connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
@@ -212,7 +216,8 @@ def _bring_up_to_date(path: str) -> None:
         connection.close()
 
 
-def _check_version(connection: sqlite3.Connection, path: str) -> int:
+def check_version(connection: sqlite3.Connection, path: str) -> int:
+    """Give the schema version of a ledger, 0 = an empty file; raises `StorageError` for any other database."""
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     application: int = connection.execute("PRAGMA application_id").fetchone()[0]
     tables: int = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
@@ -302,7 +307,7 @@ _NETWORK = frozenset(
 def _check_file_system(directory: str, mounts: str = "/proc/self/mountinfo") -> None:
     """Refuse network and FUSE mounts, where SQLite's shared memory is not shared and a ledger gets corrupted."""
     kind = _file_system(directory, mounts)
-    if kind in _NETWORK or (kind.startswith("fuse.") and kind != "fuse.fuse-overlayfs"):
+    if kind in _NETWORK or kind == "fuse" or (kind.startswith("fuse.") and kind != "fuse.fuse-overlayfs"):
         msg = (
             f"{directory!r} lies on a {kind} mount, where SQLite's write-ahead log corrupts databases; "
             "put the ledger on a local disk"
@@ -313,28 +318,35 @@ def _check_file_system(directory: str, mounts: str = "/proc/self/mountinfo") -> 
 def _file_system(directory: str, mounts: str) -> str:
     """Give the type of the file system that holds `directory`; `""` where the system does not tell."""
     try:
-        with open(mounts, encoding="utf-8", errors="surrogateescape") as lines:
-            table = [line.split(" - ", 1) for line in lines]
+        with open(mounts, encoding=sys.getfilesystemencoding(), errors="surrogateescape", newline="\n") as lines:
+            table = [_MOUNT.match(line) for line in lines]
     except OSError:
         return ""
     place = os.path.realpath(directory)
     best, kind = "", ""
-    for left, right in (row for row in table if len(row) == 2):
-        point = left.split()[4].encode().decode("unicode_escape")
+    for mount in table:
+        if mount is None:
+            continue
+        point = _OCTAL.sub(lambda escape: chr(int(escape[1], 8)), mount[1])
         inside = point in {"/", place} or place.startswith(point + "/")
         if inside and len(point) >= len(best):
-            best, kind = point, right.split()[0]
+            best, kind = point, mount[2]
     return kind
+
+
+# Five fields, options that end with a dash, the type: see proc_pid_mountinfo(5). Some characters are octal numbers.
+_MOUNT = re.compile(r"(?:[^ ]+ ){4}([^ ]+) .*? - ([^ ]+) ")
+_OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 def declare_dimensions(path: str, names: tuple[str, ...]) -> None:
     """Remember in the ledger that some recorder declared these own dimensions; writes only what is new."""
-    connection = connect(path)
     try:
-        known = {row[0] for row in connection.execute("SELECT name FROM dimensions")}
-        missing = [(name,) for name in names if name not in known]
-        if missing:
-            with Transaction(connection):
-                connection.executemany("INSERT INTO dimensions VALUES (?) ON CONFLICT DO NOTHING", missing)
-    finally:
-        connection.close()
+        with closing(connect(path)) as connection:
+            known = {row[0] for row in connection.execute("SELECT name FROM dimensions")}
+            missing = [(name,) for name in names if name not in known]
+            if missing:
+                with Transaction(connection):
+                    connection.executemany("INSERT INTO dimensions VALUES (?) ON CONFLICT DO NOTHING", missing)
+    except sqlite3.Error as error:
+        raise _explained(path, error) from error

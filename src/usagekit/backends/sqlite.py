@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
-from usagekit._store.schema import BLOCK_SHIFT, connect
+from usagekit._store.schema import BLOCK_SHIFT, SCHEMA_VERSION, check_version, connect
 from usagekit.errors import ConfigurationError, StorageError
 from usagekit.query.aggregate import Aggregate, bucket_of
 from usagekit.query.algebra import BUCKETS
@@ -96,6 +96,7 @@ _FIELDS_OF = {
     "quantity": ("quantity_millionths",),
     "latency_ms_avg": ("latency_sum_us", "latency_count"),
     "latency_ms_max": ("latency_max_us",),
+    **dict.fromkeys(("latency_ms_p50", "latency_ms_p95", "latency_ms_p99"), ("latency_max_us",)),  # their upper bound
     "last_seen": ("last_seen_us",),
 }
 """Which fields a measure needs, where it is not the field of the same name."""
@@ -144,6 +145,11 @@ class SQLiteBackend:
         with closing(self._connection()) as connection:
             return tuple(row[0] for row in connection.execute("SELECT name FROM dimensions ORDER BY name"))
 
+    def _unreadable(self, why: str) -> StorageError:
+        return StorageError(
+            f"cannot read the ledger {self.ledger_path!r}: {why}; give the path that the app's recorder has"
+        )
+
     def read(self, query: UsageQuery, /) -> UsageReport:
         """Answer `query` from the raw events.
 
@@ -161,11 +167,12 @@ class SQLiteBackend:
     def _connection(self) -> sqlite3.Connection:
         try:
             connection = connect(self.ledger_path, read_only=True)
-            connection.execute("SELECT 1 FROM events LIMIT 1")
+            version = check_version(connection, self.ledger_path)
         except sqlite3.Error as error:
-            hint = "it does not exist" if not os.path.exists(self.ledger_path) else str(error)
-            msg = f"cannot read the ledger {self.ledger_path!r}: {hint}; give the path that the app's recorder has"
-            raise StorageError(msg) from error
+            raise self._unreadable(str(error) if os.path.exists(self.ledger_path) else "it does not exist") from error
+        if version < SCHEMA_VERSION:
+            connection.close()
+            raise self._unreadable("no recorder of this version of usagekit has opened it yet")
         connection.create_function("bucket_of", 1, bucket_of, deterministic=True)
         connection.create_aggregate("exact_sum", 2, _ExactSum)  # type: ignore[arg-type] # step takes two values
         return connection

@@ -1,0 +1,198 @@
+"""The `usagekit` command: reports, the state of a ledger, and importing what dead processes left behind.
+
+Here stand only the way in and the options; what a command needs is imported when it runs, so that `--help` is there
+at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, NoReturn
+
+__all__ = ["main"]
+
+DONE, LEFT, FAILED, NO_READER = 0, 1, 2, 141  # 141 is what a shell says of a program that SIGPIPE ended
+
+PERIOD = "7d"
+TIMEOUT_SECONDS = 300.0
+PROGRESS_AFTER = 0.5  # seconds; shorter work needs no progress bar
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv`, by default the process's, and return the exit code.
+
+    0 = done, 1 = `drain` left something, 2 = an error, said in one line on stderr. Leaves by `SystemExit` where
+    argparse does: after `--help` and `--version`, and for options it does not understand.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # an id may hold what the terminal's encoding has not
+    try:
+        try:
+            return _run(sys.argv[1:] if argv is None else argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output, `head` for one, has had enough. What is still buffered must go somewhere at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NO_READER
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(argv: Sequence[str]) -> int:
+    from usagekit.errors import UsagekitError
+
+    arguments = _parser().parse_args(_descending_order_joined(argv))
+    try:
+        command: Callable[[argparse.Namespace], int] = arguments.command
+        return command(arguments)
+    except BrokenPipeError:
+        raise
+    except (UsagekitError, OSError, ImportError) as error:
+        print(f"usagekit {arguments.name}: {error}", file=sys.stderr)
+        return FAILED
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, and explains at length only when asked to."""
+
+    def __init__(self, *, explain: Callable[[], str] | None = None, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+        self._explain = explain
+
+    def format_help(self) -> str:
+        if self._explain is not None:
+            self.epilog = self._explain()
+        return super().format_help()
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(FAILED, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> _Parser:
+    from usagekit import __version__
+
+    parser = _Parser(prog="usagekit", description="Who uses your app, how much, and what it costs.")
+    parser.add_argument("--version", action="version", version=f"usagekit {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name", title="commands")
+    for add in (_add_report, _add_status, _add_drain):
+        add(commands)
+    return parser
+
+
+def _add_report(commands: Any) -> None:
+    parser = commands.add_parser(
+        "report",
+        help="who used what, how much, and at which cost",
+        description="Who used what, how much, and at which cost: by default each user of the last seven days.",
+        explain=_algebra,
+    )
+    option = parser.add_argument
+    _add_ledger(parser, "the ledger, the file that the app's SQLiteBackend has")
+    option("--by", action="append", metavar="NAMES", help="dimensions and time buckets; '' for one row [user]")
+    option("--measures", action="append", metavar="NAMES", help="what to count; 'all' [what the terminal has room for]")
+    option("--period", help=f"24h, 7d, ...: exactly so long, until now; 'all' for everything [{PERIOD}]")
+    option("--days", type=int, metavar="N", help="the last N calendar days of the zone, today included")
+    option("--start", metavar="WHEN", help="inclusive: a date in the zone, or a time with an offset")
+    option("--end", metavar="WHEN", help="exclusive: likewise")
+    option("--tz", default="UTC", metavar="ZONE", help="IANA name of the zone for dates, buckets and times [UTC]")
+    option(
+        "--where",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="keep only these; once more with the same name for another value; NAME= for what is unknown",
+    )
+    option("--order", metavar="NAME", help="a measure or one of --by, with - in front for descending")
+    option("--limit", type=int, metavar="N", help="at most so many rows; totals do not know it")
+    option("--origin", default="direct", help="direct: what this app recorded; backfill: brought in [direct]")
+    _add_format(parser, "table", "json", "csv")
+    parser.set_defaults(command=_report)
+
+
+def _add_status(commands: Any) -> None:
+    about = "what a ledger holds, and what still waits"
+    parser = commands.add_parser("status", help=about, description=f"Tell {about}.")
+    _add_ledger(parser, "the ledger")
+    _add_format(parser, "text", "json")
+    parser.set_defaults(command=_status)
+
+
+def _add_drain(commands: Any) -> None:
+    parser = commands.add_parser(
+        "drain",
+        help="import what processes left in their journals",
+        description="Import all that waits in journals, also of processes that died, and remove what they left.",
+    )
+    _add_ledger(parser, "the ledger")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=TIMEOUT_SECONDS,
+        metavar="SECONDS",
+        help=f"give up, with exit code 1, when something is left after so long [{TIMEOUT_SECONDS:g}]",
+    )
+    parser.set_defaults(command=_drain)
+
+
+def _add_ledger(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--db", metavar="PATH", help=f"{what} [USAGEKIT_BACKEND, else USAGEKIT_PATH]")
+
+
+def _add_format(parser: argparse.ArgumentParser, *formats: str) -> None:
+    parser.add_argument("--format", choices=formats, default=formats[0], help=f"how to show it [{formats[0]}]")
+
+
+def _algebra() -> str:
+    import textwrap
+
+    from usagekit.query import BUCKETS, DIMENSIONS, MEASURES
+
+    names = {"dimensions": DIMENSIONS, "time buckets": BUCKETS, "measures": MEASURES}
+    lists = [
+        textwrap.fill(f"{title}: {' '.join(values)}", 79, subsequent_indent="  ") for title, values in names.items()
+    ]
+    return "\n".join(
+        [
+            "NAMES are separated by commas, or the option is repeated. The app's own declared",
+            "dimensions can be asked for like the others. JSON and CSV have all measures.",
+            "",
+            *lists,
+        ],
+    )
+
+
+def _descending_order_joined(argv: Sequence[str]) -> list[str]:
+    """Make `--order -cost_usd` one word: argparse would take the second for an option."""
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1] == "--order" and word.startswith("-") and not word.startswith("--"):
+            joined[-1] = f"--order={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from usagekit.cli.report import report
+
+    return report(arguments)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from usagekit.cli.status import status
+
+    return status(arguments)
+
+
+def _drain(arguments: argparse.Namespace) -> int:
+    from usagekit.cli.drain import drain
+
+    return drain(arguments)

@@ -1,0 +1,126 @@
+"""The SQLite backend as a reader: the ledger, made readable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.query.strategies import DECLARED, events, queries
+from usagekit import Recorder
+from usagekit.backends.memory import MemoryBackend
+from usagekit.backends.sqlite import SQLiteBackend
+from usagekit.errors import ConfigurationError, StorageError
+from usagekit.query import usage
+from usagekit.testing import ReaderContract
+
+if TYPE_CHECKING:
+    from usagekit.event import UsageEvent
+    from usagekit.query import Reader, UsageQuery, UsageReport
+
+ESTIMATES = ("latency_ms_p50", "latency_ms_p95", "latency_ms_p99", "first_token_ms_p50")
+
+
+def recorded(path: Path, happened: list[UsageEvent]) -> SQLiteBackend:
+    """Give a reader of a ledger into which these events came the way all events come."""
+    backend = SQLiteBackend(path)
+    with Recorder(backend, dimensions=DECLARED) as recorder:
+        assert [recorder.record(event) for event in happened] == [True] * len(happened)
+        assert recorder.flush()
+    return backend
+
+
+class TestSQLiteReader(ReaderContract):
+    """The SQLite backend answers as every reader does."""
+
+    _directory: Path
+    _made: int
+
+    @pytest.fixture(autouse=True)
+    def _in_a_directory(self, tmp_path: Path) -> None:
+        self._directory = tmp_path
+        self._made = 0
+
+    def make_reader(self, events: list[UsageEvent]) -> Reader:
+        self._made += 1
+        return recorded(self._directory / f"{self._made}.db", events)
+
+
+def _comparable(report: UsageReport) -> tuple[object, ...]:
+    return (
+        [{name: value for name, value in row.items() if name not in ESTIMATES} for row in report.rows],
+        {name: value for name, value in report.totals.items() if name not in ESTIMATES},
+        report.exact,
+        report.complete_from,
+    )
+
+
+def _estimates(report: UsageReport) -> list[float | None]:
+    return [row.get(name) for row in (*report.rows, report.totals) for name in ESTIMATES]
+
+
+@given(happened=st.lists(events(), max_size=12), asked=st.lists(queries(), min_size=1, max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_answers_any_question_as_the_reference_does(happened: list[UsageEvent], asked: list[UsageQuery]) -> None:
+    """Whatever happened and whatever is asked, both readers agree; percentiles are of the same buckets."""
+    reference = MemoryBackend(dimensions=DECLARED)
+    reference.write(happened, batch_id="1")
+    with TemporaryDirectory() as directory:
+        ledger = recorded(Path(directory, "usage.db"), happened)
+
+        for question in asked:
+            answer, expected = ledger.read(question), reference.read(question)
+
+            assert _comparable(answer) == _comparable(expected)
+            assert _estimates(answer) == _estimates(expected)
+
+
+def test_without_a_ledger_it_says_where_it_looked(tmp_path: Path) -> None:
+    """Reading makes no file."""
+    backend = SQLiteBackend(tmp_path / "none.db")
+
+    with pytest.raises(StorageError, match=r"none\.db'.*does not exist; give the path that the app's recorder has"):
+        usage(backend)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("sqlite:///usage.db", Path("usage.db")),
+        ("sqlite:////var/lib/usage.db", Path("/var/lib/usage.db")),
+        ("sqlite:///a%20b/%C3%BC.db", Path("a b/ü.db")),
+    ],
+)
+def test_is_made_from_a_url(url: str, path: Path) -> None:
+    """Three slashes are relative, four absolute."""
+    assert SQLiteBackend.from_url(url).ledger_path == str(path.absolute())
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite://host/usage.db", "sqlite:///usage.db?mode=ro"])
+def test_other_urls_are_refused(url: str) -> None:
+    """A host or an option would be ignored silently."""
+    with pytest.raises(ConfigurationError, match="names no file"):
+        SQLiteBackend.from_url(url)
+
+
+@pytest.mark.parametrize("path", ["", ":memory:"])
+def test_a_path_that_is_no_file_is_refused(path: str) -> None:
+    """Journals and other processes need a place."""
+    with pytest.raises(ConfigurationError, match="is no file"):
+        SQLiteBackend(path)
+
+
+def test_its_dimensions_are_those_that_any_recorder_declared(tmp_path: Path) -> None:
+    """Workers of one ledger may declare different ones."""
+    backend = SQLiteBackend(tmp_path / "usage.db")
+
+    Recorder(backend, dimensions=["project"]).close()
+    Recorder(backend, dimensions=["country", "project"]).close()
+
+    assert backend.dimensions == ("country", "project")

@@ -1,0 +1,55 @@
+"""What the dead left behind: the living take it over, and so does whoever comes next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.support.processes import running
+from tests.support.stores import eventually, journal_files, query
+from usagekit import Recorder
+from usagekit.backends.sqlite import SQLiteBackend
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TAKEOVER_SECONDS = 2.0
+
+
+def orphaned(path: Path, count: int) -> list[Path]:
+    """Let a process record and be killed before it imported anything; gives its journals."""
+    before = journal_files(path)
+    with running("abandon.py", path, count) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "recorded\n"
+        process.kill()
+        process.wait()
+    return [file for file in journal_files(path) if file not in before]
+
+
+def test_a_living_process_imports_what_a_dead_one_left_and_removes_it(tmp_path: Path) -> None:
+    """Within two seconds, though nothing happens in it any more."""
+    path = tmp_path / "usage.db"
+    living = Recorder(SQLiteBackend(path))
+    living.track("first", response_bytes=1000)
+    assert eventually(lambda: query(path, "SELECT count(*) FROM events") == [(1,)])
+
+    left = orphaned(path, 300)
+
+    assert len(left) == 1
+    assert eventually(lambda: not any(file.exists() for file in left), TAKEOVER_SECONDS)
+    assert query(path, "SELECT output FROM events ORDER BY output") == [(n,) for n in (*range(300), 1000)]
+    living.close()
+
+
+def test_a_flush_imports_what_the_dead_left_when_nobody_lives(tmp_path: Path) -> None:
+    """A recorder that records nothing by itself does as well."""
+    path = tmp_path / "usage.db"
+    left = [*orphaned(path, 300), *orphaned(path, 200)]
+    assert query(path, "SELECT count(*) FROM events") == [(0,)]
+
+    with Recorder(SQLiteBackend(path)) as fresh:
+        assert fresh.flush()
+        assert query(path, "SELECT count(*) FROM events") == [(500,)]
+
+    assert len(left) == 2
+    assert journal_files(path) == []

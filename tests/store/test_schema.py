@@ -1,0 +1,182 @@
+"""Opening a ledger: by many at once, and where it cannot be; every refusal says what to do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import said_by
+from tests.support.stores import locked, query
+from usagekit import Recorder
+from usagekit._store import schema
+from usagekit._store.schema import prepare
+from usagekit.backends.sqlite import SQLiteBackend
+from usagekit.errors import StorageError
+
+LOCAL = """\
+22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+30 22 0:26 / /srv rw - xfs /dev/vdb rw
+"""
+
+
+def test_eight_processes_make_a_fresh_ledger_at_once(tmp_path: Path) -> None:
+    """Forty times, and each of them uses it at once."""
+    assert said_by("openers.py", tmp_path, 40, 8) == "0 failed\n"
+
+    for n in range(40):
+        assert query(tmp_path / str(n) / "usage.db", "SELECT count(*) FROM events") == [(8,)]
+
+
+def test_a_ledger_that_is_up_to_date_is_opened_while_another_writes(path: Path) -> None:
+    """Opening needs no lock, unless there is something to write."""
+    prepare(str(path))
+
+    with locked(path):
+        recorder = Recorder(SQLiteBackend(path))
+        assert recorder.track("tick")
+
+    recorder.close()
+    assert query(path, "SELECT count(*) FROM events") == [(1,)]
+
+
+def test_new_dimensions_wait_for_a_writer_and_then_say_why_not(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger that stays locked is a storage error, not SQLite's own."""
+    prepare(str(path))
+    monkeypatch.setattr(schema, "BUSY_SECONDS", 0.1)
+
+    with locked(path), pytest.raises(StorageError, match=r"cannot use the ledger .*usage\.db': database is locked"):
+        Recorder(SQLiteBackend(path), dimensions=["project"])
+
+
+def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
+    """And left as it is."""
+    path.write_text("notes " * 1000)
+
+    with pytest.raises(StorageError, match=r"usage\.db' is not a SQLite database; move it away, or give the ledger"):
+        Recorder(SQLiteBackend(path))
+
+    assert path.read_text() == "notes " * 1000
+
+
+def test_a_database_of_something_else_is_refused(path: Path) -> None:
+    """And left as it is."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE customers (name)")
+
+    with pytest.raises(StorageError, match="is a SQLite database of something else; give the ledger a file of its own"):
+        Recorder(SQLiteBackend(path))
+
+    assert query(path, "SELECT name FROM sqlite_schema") == [("customers",)]
+    assert query(path, "PRAGMA journal_mode") == [("delete",)]
+
+
+def test_a_ledger_of_the_future_is_refused(path: Path) -> None:
+    """An older usagekit beside a newer one must not write what that does not expect."""
+    prepare(str(path))
+    query(path, "PRAGMA user_version=99")
+
+    with pytest.raises(StorageError, match="has schema 99, this usagekit knows 1; upgrade usagekit here, or give it"):
+        Recorder(SQLiteBackend(path))
+
+
+def test_a_directory_in_the_ledgers_place_is_refused(path: Path) -> None:
+    """The message names the path and what the system said."""
+    path.mkdir()
+
+    with pytest.raises(StorageError, match=r"cannot write the ledger .*usage\.db': Is a directory; give a path in"):
+        Recorder(SQLiteBackend(path))
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_read_only_directory_is_refused(*, existing: bool) -> None:
+    """Whether the ledger is to be made there, or would have to be written."""
+    # Below a directory that any user may enter: the test's own may belong to root alone.
+    place = Path(tempfile.mkdtemp(dir="/tmp"))
+    try:
+        place.chmod(0o755)
+        path = place / "closed" / "usage.db"
+        path.parent.mkdir()
+        if existing:
+            prepare(str(path))
+        for file in (path, path.parent):
+            if file.exists():
+                file.chmod(0o555)
+
+        message = said_by("refused.py", path)
+    finally:
+        shutil.rmtree(place)
+
+    assert message.startswith(f"StorageError: cannot write the ledger '{path}': Permission denied; give a path")
+
+
+@pytest.mark.parametrize(
+    ("mount", "kind"),
+    [
+        ("31 22 0:27 / /data rw - nfs4 server:/export rw", "nfs4"),
+        ("31 22 0:27 / /data rw,relatime shared:3 master:1 - cifs //server/share rw", "cifs"),
+        ("31 22 0:27 / /data rw - fuse.sshfs me@server: rw", "fuse.sshfs"),
+        ("31 22 0:27 / /data rw - fuse.unheard-of x rw", "fuse.unheard-of"),
+        ("31 22 0:27 / /data rw - fuse x rw", "fuse"),
+        ("31 22 0:27 / /data rw - 9p drvfs rw", "9p"),
+        ("31 22 0:27 / / rw - overlay overlay rw\n32 31 0:28 / /data rw - smb3 x rw", "smb3"),
+    ],
+)
+def test_a_network_file_system_is_refused(mount: str, kind: str, tmp_path: Path) -> None:
+    """SQLite's shared memory is not shared there."""
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(LOCAL + mount + "\n")
+
+    with pytest.raises(StorageError, match=f"lies on a {kind} mount, where .* put the ledger on a local disk"):
+        schema._check_file_system("/data/app", str(mounts))
+
+
+@pytest.mark.parametrize(
+    "mounts",
+    [
+        pytest.param(LOCAL, id="a local disk"),
+        pytest.param(LOCAL + "31 22 0:27 / /dat rw - nfs4 x rw\n", id="a mount beside it with a similar name"),
+        pytest.param(LOCAL + "31 22 0:27 / /data rw - nfs x rw\n32 31 0:28 / /data/app rw - ext4 x rw\n", id="in it"),
+        pytest.param(LOCAL + "31 22 0:27 / /data rw - nfs x rw\n32 31 0:28 / /data rw - ext4 x rw\n", id="over it"),
+        pytest.param(LOCAL + "31 22 0:27 / /data rw - fuse.fuse-overlayfs x rw\n", id="a container without root"),
+        pytest.param(LOCAL + "31 22 0:27 / /data rw - fuseblk /dev/sda1 rw\n", id="an NTFS disk"),
+        pytest.param("", id="nothing is known"),
+        pytest.param("no sense - at all\n-\n - \n\n", id="a table of another kind"),
+    ],
+)
+def test_other_file_systems_are_taken(mounts: str, tmp_path: Path) -> None:
+    """What counts is the innermost, latest mount."""
+    file = tmp_path / "mountinfo"
+    file.write_text(mounts)
+
+    schema._check_file_system("/data/app", str(file))
+    schema._check_file_system("/data/app", str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("name", [b"a b", b"gr\xc3\xb6\xc3\x9fe", b"caf\xe9", b"back\\slash", b"tab\there", b"#1"])
+def test_mount_points_may_have_any_name(name: bytes, tmp_path: Path) -> None:
+    """The table escapes some characters as octal numbers, and holds all others as they are."""
+    escaped = b"".join(b"\\%03o" % c if c in b" \t\n\\#" else bytes([c]) for c in name)
+    file = tmp_path / "mountinfo"
+    file.write_bytes(LOCAL.encode() + b"31 22 0:27 / /mnt/" + escaped + b" rw - nfs x rw\n")
+
+    schema._check_file_system("/data", str(file))
+    with pytest.raises(StorageError, match="lies on a nfs mount"):
+        schema._check_file_system(os.fsdecode(b"/mnt/" + name + b"/app"), str(file))
+
+
+@pytest.mark.parametrize("name", [b"100%.db", b"a?b#c.db", b"gr\xc3\xb6\xc3\x9fe.db", b"caf\xe9.db", b" .db"])
+def test_a_ledger_may_have_any_name(name: bytes, tmp_path: Path) -> None:
+    """Its path becomes part of a URI."""
+    path = tmp_path / os.fsdecode(name)
+
+    with Recorder(SQLiteBackend(path)) as recorder:
+        assert recorder.track("tick")
+        assert recorder.flush()
+
+    assert query(path, "SELECT count(*) FROM events") == [(1,)]
