@@ -1,7 +1,14 @@
 """What is in flight: whom the present request or block counts for.
 
 One mutable `Measurement` stands in a context variable. Threads and tasks that copy the context share the object, so
-`bind` in a sync endpoint, a dependency or a streamed body reaches the middleware's own event.
+`bind` in a sync endpoint, a dependency or a streamed body reaches the middleware's own event. Tasks,
+`asyncio.to_thread` and the thread pools of the frameworks copy it by themselves. Your own threads and executors do not:
+
+```python
+context = contextvars.copy_context()  # one per thread: a context can only be entered once at a time
+threading.Thread(target=context.run, args=(work, item)).start()
+executor.submit(contextvars.copy_context().run, work, item)
+```
 """
 
 from __future__ import annotations
@@ -12,7 +19,7 @@ from usagekit._guard import Guard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, MutableMapping
     from contextlib import AbstractContextManager
     from typing import Any
 
@@ -59,7 +66,7 @@ class Measurement:
         identify: says who asks where nothing was bound; None = nobody to ask.
         parent: what surrounds it; None = nothing.
         bound: what `bind` was told: `user`, `org`, `event` and own dimensions; None = nothing.
-        found: what `identify` said; None = nothing so far.
+        found: user, org and own dimensions as `identify` said; None = nothing so far.
         settled: nothing is left to record here, or it is not to be recorded at all.
     """
 
@@ -75,7 +82,7 @@ class Measurement:
         self.identify = identify
         self.parent = parent
         self.bound: dict[str, object] | None = None
-        self.found: Identity | None = None
+        self.found: tuple[object, object, dict[str, object] | None] | None = None
         self.settled = False
 
     def request(self) -> Any:
@@ -99,17 +106,17 @@ class Measurement:
         found = self.found
         if found is None and self.identify is not None and (user is None or org is None):
             try:
-                answer = self.identify(self.request())
-                self.found = found = answer if type(answer) is Identity else as_identity(answer)
+                self.found = found = told_by(self.identify(self.request()))
             except Exception as error:  # noqa: BLE001  the app's own callable may raise anything
                 (_guard if self.recorder is None else self.recorder.guard).caught("identify", error)
         if found is not None:
+            found_user, found_org, found_attributes = found
             if user is None:
-                user = found.user
+                user = found_user
             if org is None:
-                org = found.org
-            if found.dimensions:
-                attributes = found.dimensions | (attributes or {})
+                org = found_org
+            if found_attributes:
+                attributes = found_attributes | (attributes or {})
         if self.parent is not None:
             outer_user, outer_org, outer_attributes = self.parent.identity()
             user = outer_user if user is None else user
@@ -117,6 +124,25 @@ class Measurement:
             if outer_attributes:
                 attributes = outer_attributes | (attributes or {})
         return user, org, attributes
+
+    def event_type(self, event: object) -> object:
+        """Give the event type of a request: what was bound, else what the callable `event` says, else `event`."""
+        if self.bound is not None and "event" in self.bound:
+            return self.bound["event"]
+        if not callable(event):
+            return event
+        try:
+            answer = event(self.request())
+            _refuse_awaitable(answer, "event")
+        except Exception as error:  # noqa: BLE001  the app's own callable may raise anything
+            (_guard if self.recorder is None else self.recorder.guard).caught("event", error)
+            return "request"
+        return answer or "request"
+
+    def see(self, scope: MutableMapping[str, Any], *, is_static: bool = False) -> None:
+        """Take what a framework told of the request inside the app; only ASGI requests do anything with it."""
+        if self.parent is not None:
+            self.parent.see(scope, is_static=is_static)
 
     def bind(self, values: dict[str, object]) -> None:
         """Take what is now known; None values change nothing."""
@@ -127,20 +153,26 @@ class Measurement:
 _NOT_DIMENSIONS = frozenset({"user", "org", "event"})
 
 
-def as_identity(answer: object) -> Identity | None:
+def told_by(answer: object) -> tuple[object, object, dict[str, object] | None] | None:
     """Read what an `identify` returned: a user id, an `Identity` or None; raises TypeError for anything else."""
-    if answer is None or answer == "":
-        return None
     if type(answer) is Identity:
-        return answer
-    if isinstance(answer, (str, int)) or hasattr(answer, "hex"):  # uuid.UUID too, without importing it
-        return Identity(answer)
-    if hasattr(answer, "__await__"):
-        if hasattr(answer, "close"):
-            answer.close()  # or Python warns that it was never awaited
-        msg = "identify returned an awaitable, which only the ASGI middleware can wait for, at the request's end"
-        raise TypeError(msg)
+        return answer.user, answer.org, answer.dimensions
+    if answer is None or answer is False or answer == "":  # False: `user.is_authenticated and user.id`
+        return None
+    if answer is not True and (isinstance(answer, (str, int)) or hasattr(answer, "hex")):  # uuid.UUID, not imported
+        return answer, None, None
+    _refuse_awaitable(answer, "identify")
     msg = f"identify returned a {type(answer).__name__}; return a user id, an Identity or None"
+    raise TypeError(msg)
+
+
+def _refuse_awaitable(answer: object, name: str) -> None:
+    if not hasattr(answer, "__await__"):
+        return
+    if hasattr(answer, "close"):
+        answer.close()  # or Python warns that it was never awaited
+    can = "; only the ASGI middleware takes an async one, written with `async def`" if name == "identify" else ""
+    msg = f"{name} returned an awaitable where an answer is needed{can}"
     raise TypeError(msg)
 
 

@@ -68,10 +68,11 @@ class AsgiRequest:
         scope: the ASGI scope itself; do not change it.
     """
 
-    __slots__ = ("scope",)
+    __slots__ = ("_path", "scope")
 
-    def __init__(self, scope: Mapping[str, Any]) -> None:
+    def __init__(self, scope: Mapping[str, Any], path: str | None = None) -> None:
         self.scope = scope
+        self._path = path  # as it came in: frameworks take prefixes off the scope's
 
     @property
     def environ(self) -> None:
@@ -86,7 +87,7 @@ class AsgiRequest:
     @property
     def path(self) -> str:
         """The decoded path, the mount's prefix included."""
-        return str(self.scope.get("path", ""))
+        return str(self.scope.get("path", "")) if self._path is None else self._path
 
     @property
     def headers(self) -> Headers:
@@ -108,12 +109,12 @@ class AsgiRequest:
     @property
     def state(self) -> Any:
         """What the app put on `request.state`: a mapping; empty where there is none."""
-        return self.scope.get("state") or {}
+        return _mapping(self.scope.get("state"))
 
     @property
     def session(self) -> Any:
         """The session mapping of the app's session middleware; empty where there is none."""
-        return self.scope.get("session") or {}
+        return _mapping(self.scope.get("session"))
 
     @property
     def user(self) -> Any:
@@ -209,6 +210,11 @@ class _EnvironHeaders(Headers):
                 yield key[5:].replace("_", "-").lower()
             elif key in {"CONTENT_TYPE", "CONTENT_LENGTH"} and self._environ[key]:
                 yield key.replace("_", "-").lower()
+
+
+def _mapping(value: Any) -> Any:
+    # Litestar puts a marker of its own in the place of a session that is empty.
+    return value if hasattr(value, "__getitem__") else {}
 
 
 def _cookies(header: str) -> dict[str, str]:

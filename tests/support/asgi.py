@@ -106,7 +106,9 @@ class Connection:
     @property
     def body(self) -> bytes:
         """The body that the client got."""
-        return b"".join(message.get("body") or b"" for message in self.sent if message["type"].endswith("response.body"))
+        return b"".join(
+            message.get("body") or b"" for message in self.sent if message["type"].endswith("response.body")
+        )
 
 
 def ask(app: App, path: str = "/", method: str = "GET", **options: Any) -> Connection:
@@ -135,7 +137,12 @@ def uvicorn_serving(app: App, **options: Any) -> Iterator[int]:
     """Run uvicorn in a thread during a block, on a free port of this machine, which is given."""
     with socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        defaults = {"log_level": "critical", "date_header": False, "server_header": False, "lifespan": "on"}
+        defaults: dict[str, Any] = {
+            "log_level": "critical",
+            "date_header": False,
+            "server_header": False,
+            "lifespan": "auto",
+        }
         server = uvicorn.Server(uvicorn.Config(app, **(defaults | options)))
         thread = Thread(target=server.run, args=([listening],))
         thread.start()
