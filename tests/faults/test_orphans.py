@@ -41,6 +41,24 @@ def test_a_living_process_imports_what_a_dead_one_left_and_removes_it(tmp_path: 
     living.close()
 
 
+def test_the_journal_of_a_living_process_stays_though_all_of_it_was_imported(tmp_path: Path) -> None:
+    """Its owner goes on writing to it."""
+    path = tmp_path / "usage.db"
+    with running("abandon.py", path, 100) as process, Recorder(SQLiteBackend(path)) as other:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for rounds in range(1, 4):
+            assert process.stdout.readline() == "recorded\n"
+            files = journal_files(path)
+            assert other.flush()
+            with Recorder(SQLiteBackend(path)):
+                pass  # which looks for orphans when it is closed
+            assert query(path, "SELECT output FROM events ORDER BY output") == [(n,) for n in range(100 * rounds)]
+            assert journal_files(path) == files
+            process.stdin.write("again\n")
+            process.stdin.flush()
+
+
 def test_a_flush_imports_what_the_dead_left_when_nobody_lives(tmp_path: Path) -> None:
     """A recorder that records nothing by itself does as well."""
     path = tmp_path / "usage.db"

@@ -173,6 +173,27 @@ def test_eight_threads_write_one_file_without_tearing_a_record(path: Path, direc
     assert (journal.counts(), corrupt(path)) == ((12_000, {}), 0)
 
 
+def test_nothing_is_rejected_before_the_directory_was_measured(directory: str) -> None:
+    """Looking at thousands of files takes one thread some time, in which the others record on."""
+    for n in range(5000):
+        Path(directory, f"{n}.journal").touch()
+    journal = Journal(directory)
+    body = records.body_of(UsageEvent(event="tick"))
+
+    def write() -> None:
+        while journal._segment is None:  # the other thread makes it, and then looks
+            pass
+        for _ in range(1000):
+            journal.append(body)
+
+    thread = Thread(target=write)
+    thread.start()
+    journal.append(body)
+    thread.join()
+
+    assert journal.counts() == (1001, {})
+
+
 def test_files_are_for_their_owner_only(path: Path) -> None:
     """The ledger and the journals 0600, their directory 0700, whatever was asked of new files before."""
     before = os.umask(0)

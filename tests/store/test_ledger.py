@@ -113,8 +113,8 @@ class Store(RuleBasedStateMachine):
         data.draw(st.sampled_from(self.importers)).step()
 
     @precondition(lambda self: self.importers)
-    @rule(data=st.data(), instructions=st.integers(1, 3000), survives=st.booleans())
-    def stop_halfway(self, data: st.DataObject, instructions: int, *, survives: bool) -> None:
+    @rule(data=st.data(), instructions=st.integers(1, 3000))
+    def stop_halfway(self, data: st.DataObject, instructions: int) -> None:
         importer = data.draw(st.sampled_from(self.importers))
         connection = importer._connection
         calls = iter(range(instructions))
@@ -123,11 +123,9 @@ class Store(RuleBasedStateMachine):
             importer.step()
         except sqlite3.OperationalError as error:
             assert "interrupted" in str(error)  # noqa: PT017  it need not come
-        if survives:
-            connection.set_progress_handler(None, 0)
-        else:
-            importer.close()
-            self.importers.remove(importer)
+        # A process that fails so begins anew, as one that dies does.
+        importer.close()
+        self.importers.remove(importer)
 
     @precondition(lambda self: self.importers)
     @rule(data=st.data())
@@ -164,9 +162,7 @@ TestStore.settings = settings(max_examples=15, stateful_step_count=25, deadline=
 @pytest.mark.soak
 def test_any_order_of_recording_importing_and_dying_for_minutes() -> None:
     """The same, longer."""
-    run_state_machine_as_test(
-        Store, settings=settings(max_examples=500, stateful_step_count=60, deadline=None)
-    )
+    run_state_machine_as_test(Store, settings=settings(max_examples=500, stateful_step_count=60, deadline=None))
 
 
 def test_importers_killed_at_any_moment_import_each_record_once(tmp_path: Path) -> None:
@@ -281,7 +277,7 @@ def _with(place: int, value: object) -> list[list[Any]]:
 @example(_with(12, "z" * 32))
 @example(_with(12, "٣" * 32))
 @example(_with(12, "0" * 31))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_what_is_no_record_of_ours_stops_nothing(strange: list[Any]) -> None:
     """Lines with a right checksum and a wrong content: those beside them are imported."""
     with TemporaryDirectory() as directory:

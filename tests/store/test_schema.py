@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tempfile
 from contextlib import closing
 from pathlib import Path
@@ -43,6 +45,27 @@ def test_a_ledger_that_is_up_to_date_is_opened_while_another_writes(path: Path) 
 
     recorder.close()
     assert query(path, "SELECT count(*) FROM events") == [(1,)]
+
+
+def test_a_second_recorder_leaves_the_locks_of_the_first(path: Path) -> None:
+    """They go when any descriptor of the file is closed; without them another process deletes the first one's log."""
+    first = Recorder(SQLiteBackend(path))
+    first.track("before")
+    assert first.flush()
+
+    second = Recorder(SQLiteBackend(path))
+
+    code = (
+        "import sqlite3, sys; connection = sqlite3.connect(sys.argv[1]); "
+        "connection.execute('SELECT * FROM events').fetchall(); connection.close()"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+    assert path.with_name("usage.db-wal").exists()
+    first.track("behind")
+    assert first.flush()
+    assert query(path, "SELECT count(*) FROM events") == [(2,)]
+    second.close()
+    first.close()
 
 
 def test_new_dimensions_wait_for_a_writer_and_then_say_why_not(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -315,6 +315,8 @@ class _Sender:
         return lock
 
     def _lock(self) -> int | None:
+        import fcntl  # Windows has none
+
         place = self._place()
         if place in _elected:
             return None  # POSIX locks tell processes apart, and not the recorders of one

@@ -150,7 +150,7 @@ class Journal:
         self._offered = self._offered_in.setdefault(pid, Offered())
         self._accept = self._offered.accepted.add
         self._full = False
-        self._room = 0  # bytes left when last measured
+        self._room = self._quota  # bytes left when last measured
         self._size = 0  # of the current file, then
         self._measured = float("-inf")
         self._pid = pid  # last, so that none goes on with the parent's

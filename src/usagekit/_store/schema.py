@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import re
@@ -172,7 +173,7 @@ def prepare(path: str) -> None:
     _check_file_system(directory or ".")
     try:
         os.makedirs(directory or ".", mode=0o700, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        _make(path)
     except OSError as error:
         msg = f"cannot write the ledger {path!r}: {error.strerror}; give a path in a directory this process may write"
         raise StorageError(msg) from error
@@ -188,6 +189,20 @@ def prepare(path: str) -> None:
             raise _explained(path, error) from error
         else:
             return
+
+
+def _make(path: str) -> None:
+    """Make the file where there is none.
+
+    One that is there is not opened: closing it again would drop the locks that SQLite has on it in this process.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
+        if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
 
 
 def _bring_up_to_date(path: str) -> None:

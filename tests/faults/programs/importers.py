@@ -76,8 +76,8 @@ def main(path: str, count: int, files: int, at_once: int) -> None:
     while any(Path(journals_of(path)).iterdir()):
         if monotonic() > deadline:
             sys.exit("the importers do not get there")
-        # Long enough for one batch now and then, too short for all of them.
-        sleep(random.expovariate(1 / 0.015))
+        # Long enough for one batch now and then, too short for all of them; more and more, where the machine is busy.
+        sleep(random.expovariate(1 / (0.015 + 0.0005 * killed)))
         child = children.pop(0)
         os.kill(child, signal.SIGKILL)
         killed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
