@@ -103,10 +103,12 @@ class UsageMiddleware:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one connection."""
         kind = scope["type"]
+        recorder = self._recorder or default_recorder()
         if kind not in {"http", "websocket"}:
+            if kind == "lifespan" and recorder is not None:
+                recorder.wake()
             await self.app(scope, receive, send)
             return
-        recorder = self._recorder or default_recorder()
         exchange: _Http | _Websocket | _Idle
         if recorder is None or not recorder.active or _MARK in scope:
             unusual = self._unusual(recorder, scope, receive, send)

@@ -654,6 +654,14 @@ class Recorder:
 
     # What asks and manages. These may block, and raise.
 
+    def wake(self) -> None:
+        """Start this process's threads now instead of with its first event; ASGI servers' start does it.
+
+        They import what dead processes left and deliver what waits. Only after the last fork; never needed.
+        """
+        if self._engine is not None and self.active:
+            self._engine.start()
+
     def flush(self, timeout: float = 5.0) -> bool:
         """Import what every journal of the ledger holds; waits for no remote sink.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Any
 
 from tests.support.processes import running
 from tests.support.stores import eventually, journal_files, query
 from usagekit import Recorder
+from usagekit.asgi import UsageMiddleware
 from usagekit.backends.sqlite import SQLiteBackend
 
 if TYPE_CHECKING:
@@ -39,6 +41,22 @@ def test_a_living_process_imports_what_a_dead_one_left_and_removes_it(tmp_path: 
     assert eventually(lambda: not any(file.exists() for file in left), TAKEOVER_SECONDS)
     assert query(path, "SELECT output FROM events ORDER BY output") == [(n,) for n in (*range(300), 1000)]
     living.close()
+
+
+def test_a_restarted_app_imports_what_was_left_before_its_first_request(tmp_path: Path) -> None:
+    """An ASGI server's start is enough."""
+    path = tmp_path / "usage.db"
+    left = orphaned(path, 300)
+    recorder = Recorder(SQLiteBackend(path))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        """An app that has nothing to do at its start."""
+
+    asyncio.run(UsageMiddleware(app, recorder=recorder)({"type": "lifespan"}, app, app))
+
+    assert eventually(lambda: not any(file.exists() for file in left), TAKEOVER_SECONDS)
+    assert query(path, "SELECT count(*) FROM events") == [(300,)]
+    recorder.close()
 
 
 def test_the_journal_of_a_living_process_stays_though_all_of_it_was_imported(tmp_path: Path) -> None:

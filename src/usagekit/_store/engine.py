@@ -70,11 +70,12 @@ class Engine:
         self.on_delivery = on_delivery
         self._crews: dict[int, _Crew] = {}
         self._closed = False
-        journal.on_begin = self._start
+        journal.on_begin = self.start
         _engines.add(self)
         resting.add(self)
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start this process's threads where they do not run yet; every first event does."""
         if not self._closed:
             self._crew().start()
 

@@ -51,8 +51,8 @@ def open_store(
         )
     if durability == "journal" and ledger is not None and os.name != "posix":
         raise ConfigurationError(
-            "journals need POSIX file locks, which this system has not; give durability='memory', with which the events "
-            "of a process that dies are lost"
+            "journals need POSIX file locks, which this system has not; give durability='memory', with which "
+            "the events of a process that dies are lost"
         )
     if durability == "memory" and (ledger is not None or remote):
         guard.noted("durability", "events are accepted in memory only: a process that dies loses them")
