@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
-from flask import request
+from flask import request, request_finished, session
 
-from usagekit.context import current
-from usagekit.exclusion import DEFAULT_EXCLUDED
 from usagekit.recorder import set_default_recorder
-from usagekit.wsgi import UsageMiddleware
+from usagekit.request import WsgiRequest
+from usagekit.selection import DEFAULT_EXCLUDED, DEFAULT_MAX_ROUTES
+from usagekit.wsgi import UsageMiddleware, exchange_of
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Callable, Iterable
 
-    from flask import Flask, Response
+    from flask import Flask
 
     from usagekit.recorder import Recorder
-    from usagekit.request import WsgiRequest
 
-__all__ = ["init_app"]
+__all__ = ["FlaskRequest", "init_app"]
+
+_EXTENSION = "usagekit"
+
+
+class FlaskRequest(WsgiRequest):
+    """A view of a request under Flask, as `identify` gets it; see `usagekit.request.WsgiRequest`."""
+
+    __slots__ = ()
+
+    @property
+    def session(self) -> Any:
+        """Flask's session."""
+        return session
+
+    @property
+    def user(self) -> Any:
+        """Flask-Login's `current_user`, who may be anonymous; without Flask-Login `REMOTE_USER` or None."""
+        flask_login = sys.modules.get("flask_login")
+        user = None if flask_login is None else getattr(flask_login, "current_user", None)
+        # Without a login manager in this app the proxy stands for nothing.
+        return self.environ.get("REMOTE_USER") if user is None or not hasattr(user, "get_id") else user
 
 
 def init_app(
@@ -29,29 +50,59 @@ def init_app(
     *,
     identify: Callable[[Any], object] | None = None,
     exclude: Iterable[str | re.Pattern[str]] | Callable[[str], bool] = DEFAULT_EXCLUDED,
+    sample: int | Callable[[str], int] = 1,
     event: str | Callable[[WsgiRequest], str | None] = "request",
+    max_routes: int = DEFAULT_MAX_ROUTES,
 ) -> None:
     """Count the requests of a Flask app; options as of `usagekit.wsgi.UsageMiddleware`.
 
-    `identify` is asked before Flask's request context ends, so `flask.session`, `flask.g` and Flask-Login's
-    `current_user` are there. Static files are left out. The recorder becomes the process's default and stands in
-    `app.extensions["usagekit"]`.
+    `identify` gets a `FlaskRequest`, and is asked while Flask's request context is there, so `flask.session`, `flask.g`
+    and Flask-Login's `current_user` work in it: at the latest when the response is made. What is only known later, in a
+    streamed body, is for `bind`. Static files are left out.
+
+    The recorder becomes the process's default and stands in `app.extensions["usagekit"]`. Called again, this replaces
+    what it was told before.
+
+    Raises:
+        AssertionError: the app has served requests already; Flask's own.
     """
-    app.extensions["usagekit"] = recorder
+    if _EXTENSION not in app.extensions:
+        app.teardown_request(_leaving)
+        request_finished.connect(_finished, app)
+    app.extensions[_EXTENSION] = recorder
     set_default_recorder(recorder)
-
-    @app.after_request
-    def _ask_identify(response: Response) -> Response:
-        measurement = current.get()
-        if measurement is not None:
-            measurement.settled = measurement.settled or _is_static(request.endpoint)
-            measurement.identity()
-        return response
-
+    asks = identify or recorder.identify
     app.wsgi_app = UsageMiddleware(  # type: ignore[method-assign]
-        app.wsgi_app, recorder=recorder, identify=identify, exclude=exclude, event=event
+        app.wsgi_app.app if isinstance(app.wsgi_app, UsageMiddleware) else app.wsgi_app,
+        recorder=recorder,
+        identify=None if asks is None else lambda view: asks(FlaskRequest(view.environ)),
+        exclude=exclude,
+        sample=sample,
+        event=event,
+        max_routes=max_routes,
     )
 
 
-def _is_static(endpoint: str | None) -> bool:
-    return endpoint is not None and (endpoint == "static" or endpoint.endswith(".static"))
+def _finished(_app: Flask, **_: object) -> None:
+    """Ask `identify`; not before, since reading the session before it is saved adds a header to the response."""
+    exchange = exchange_of(request.environ)
+    if exchange is not None and not exchange.settled:
+        exchange.identity()
+
+
+def _leaving(error: BaseException | None = None) -> None:
+    """Keep the route, and ask `identify` where there is no response to finish."""
+    exchange = exchange_of(request.environ)
+    if exchange is None:
+        return
+    if request.url_rule is not None:
+        exchange.template = exchange.template or str(request.url_rule)
+        exchange.settled = exchange.settled or _is_static(request.endpoint, str(request.url_rule))
+    if error is not None and not exchange.settled:
+        exchange.identity()
+    exchange.identify = None  # it needs what is gone from here on
+
+
+def _is_static(endpoint: str | None, template: str) -> bool:
+    is_named_so = endpoint is not None and (endpoint == "static" or endpoint.endswith(".static"))
+    return is_named_so and template.endswith("/<path:filename>")
