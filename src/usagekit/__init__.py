@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         UsagekitError,
     )
     from usagekit.event import UsageEvent
+    from usagekit.llm import track_tokens
     from usagekit.query import UsageQuery, UsageReport, usage
     from usagekit.recorder import Recorder, record_tokens, set_default_recorder, track
 
@@ -39,6 +40,7 @@ __all__ = [
     "record_tokens",
     "set_default_recorder",
     "track",
+    "track_tokens",
     "usage",
 ]
 
@@ -55,6 +57,7 @@ _MODULES = {
     "record_tokens": "recorder",
     "set_default_recorder": "recorder",
     "track": "recorder",
+    "track_tokens": "llm",
     "usage": "query",
 }
 

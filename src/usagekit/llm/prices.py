@@ -1,0 +1,395 @@
+"""What a model call costs: the app's own prices first, then those of genai-prices where that is installed.
+
+A model's prices are looked up once for each provider, model, tier and day, and turned into whole numbers of
+attodollars (10^-18) per token, one set for each size of prompt the provider tells apart. Costs are then integer
+arithmetic: exact, and a thousand times faster than a look-up. What is not linear, or priced apart (audio, images,
+searches), is asked of genai-prices each time.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from decimal import Decimal, localcontext
+from typing import NamedTuple
+
+from usagekit import _clean
+from usagekit.errors import ConfigurationError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from usagekit.llm.usage import Usage
+
+__all__ = ["Prices"]
+
+ATTO = 10**18
+_NANO_IN_ATTO = 10**9
+_HALF = _NANO_IN_ATTO // 2
+_DAY_US = 86_400_000_000
+_MINUTE_US = 60_000_000
+_FOR_EVER_US = 2**62
+_KEPT = 4096  # looked-up models; above it the cache starts afresh
+_MILLION = 1_000_000
+_PROBE = 100  # tokens added to a prompt to see what they cost
+
+_OWN_KEYS = frozenset(
+    {"input", "output", "cache_read", "cache_write", "cache_write_1h", "reasoning", "request", "unit"},
+)
+_DATED = re.compile(r"[-@](20\d\d-\d\d-\d\d|20\d{6})$")
+
+
+class _Rates(NamedTuple):
+    """Attodollars per token for prompts of one size."""
+
+    request: int
+    input: int
+    cache_read: int
+    cache_write: int
+    cache_write_1h: int
+    output: int
+    reasoning: int
+
+
+class _Pricing(NamedTuple):
+    """How one model is priced for a while. `begins` are the prompt sizes above which the next rates hold."""
+
+    since_us: int
+    until_us: int
+    begins: tuple[int, ...]
+    rates: tuple[_Rates, ...]
+    unit: Decimal | None = None  # dollars per metered unit
+    exact: Callable[[Usage, tuple[int, int, int, int, int]], int | None] | None = None
+
+
+_UNKNOWN = _Pricing(0, _FOR_EVER_US, (), ())
+
+
+class Prices:
+    """Prices of models, and what a call costs by them. Any thread may ask; it lives as long as its recorder.
+
+    Args:
+        own: prices of the app's own, which win over any other, by model (`"my-model"`) or by provider and model
+            (`"azure/my-deployment"`). A price is a mapping, in US dollars per million tokens: `input`, `output`,
+            `cache_read`, `cache_write`, `cache_write_1h`, `reasoning`; `request` is dollars per call, `unit` dollars
+            per metered unit (a second, a page). Caches cost what input costs and reasoning what output costs, unless
+            said otherwise. `above={200_000: {…}}` holds what differs for prompts of more tokens than that, and
+            `tiers={"flex": {…}, "batch": {…}}` what differs in a service tier. A price that is a string is an
+            alias: `"my-deployment": "azure/gpt-5-mini"`.
+
+    Raises:
+        ConfigurationError: a price that cannot be one.
+    """
+
+    def __init__(self, own: Mapping[str, object] | None = None) -> None:
+        self._own = {_lowered(name): _checked(name, price) for name, price in (own or {}).items()}
+        self._known: dict[tuple[str, str, object, int], _Pricing] = {}
+        self._snapshot: object = None
+        self._checked_until_us = 0
+
+    def nano_dollars(
+        self,
+        usage: Usage,
+        provider: str,
+        model: str,
+        time_us: int,
+        totals: tuple[int, int, int, int, int],
+    ) -> int | None:
+        """Give what a call costs in whole nano-dollars, rounded half to even; None = no price is known.
+
+        Args:
+            usage: what the call used.
+            provider: whose price list.
+            model: as the provider names it.
+            time_us: when the call began, microseconds since 1970: prices change.
+            totals: `usage.totals()`, or an estimate instead of it.
+        """
+        context = usage.context
+        tier = None if context is None else tuple(sorted(context.items()))
+        if time_us >= self._checked_until_us:
+            self._check(time_us)
+        key = (provider, model, tier, time_us // _DAY_US)
+        pricing = self._known.get(key)
+        if pricing is None or not pricing[0] <= time_us < pricing[1]:
+            pricing = self._look_up(key, provider, model, context, time_us)
+        _, _, begins, rates, unit, exact = pricing
+        if exact is not None and (usage.details is not None or not rates):
+            return exact(usage, totals)
+        if not rates:
+            return None
+        return _linear(rates[bisect_left(begins, totals[0])] if begins else rates[0], unit, usage, totals)
+
+    def _check(self, time_us: int) -> None:
+        """Forget what was looked up in price data that a running `genai_prices.UpdatePrices` has replaced."""
+        self._checked_until_us = time_us + _MINUTE_US
+        snapshot = _snapshot()
+        if snapshot is not self._snapshot:
+            self._known.clear()
+            self._snapshot = snapshot
+
+    def _look_up(
+        self,
+        key: tuple[str, str, object, int],
+        provider: str,
+        model: str,
+        context: Mapping[str, str] | None,
+        time_us: int,
+    ) -> _Pricing:
+        pricing = self._own_pricing(provider, model, context)
+        if isinstance(pricing, str):
+            before, separator, after = pricing.rpartition("/")
+            provider, model = (before, after) if separator else (provider, pricing)
+            aliased = self._own_pricing(provider, model, context)
+            pricing = aliased if isinstance(aliased, _Pricing) else None
+        if pricing is None:
+            pricing = _public_pricing(self._snapshot, provider, model, context, time_us)
+        if len(self._known) >= _KEPT:
+            self._known.clear()
+        self._known[key] = pricing
+        return pricing
+
+    def _own_pricing(self, provider: str, model: str, context: Mapping[str, str] | None) -> _Pricing | str | None:
+        if not self._own:
+            return None
+        model = _lowered(model)
+        undated = _DATED.sub("", model)
+        for name in (f"{_lowered(provider)}/{model}", model, f"{_lowered(provider)}/{undated}", undated):
+            price = self._own.get(name)
+            if price is not None:
+                return price if isinstance(price, str) else _own_rates(price, context)
+        return None
+
+
+def _linear(rates: _Rates, unit: Decimal | None, usage: Usage, totals: tuple[int, int, int, int, int]) -> int:
+    request, per_input, per_read, per_write, per_hour, per_output, per_reasoning = rates
+    input_tokens, output_tokens, read, write, reasoning = totals
+    hour = usage.cache_write_1h_tokens
+    atto = request + (input_tokens - read - write) * per_input + output_tokens * per_output
+    if read:
+        atto += read * per_read
+    if write:
+        atto += write * per_write
+        if hour:
+            atto += min(hour, write) * (per_hour - per_write)
+    if reasoning:
+        atto += reasoning * (per_reasoning - per_output)
+    if unit is not None and usage.quantity:
+        with localcontext() as exact:
+            exact.prec = 60
+            atto += int(unit * Decimal(repr(usage.quantity)) * ATTO)
+    nano, rest = divmod(atto, _NANO_IN_ATTO)
+    if rest >= _HALF and (rest > _HALF or nano & 1):
+        nano += 1
+    return min(_clean.COUNT_LIMIT, nano)
+
+
+def _lowered(name: object) -> str:
+    return str(name).strip().lower()
+
+
+# The app's own prices
+
+
+def _checked(name: object, price: Any) -> Mapping[str, Any] | str:
+    if isinstance(price, str):
+        return price
+    if not hasattr(price, "items"):
+        msg = (
+            f"the price of {name!r} is {price!r}; give a mapping: prices={{{name!r}: {{'input': 1.25, 'output': 10}}}}"
+        )
+        raise ConfigurationError(msg)
+    checked: dict[str, Any] = {}
+    for key, value in price.items():
+        if key == "above":
+            checked["above"] = {int(start): _checked(name, one) for start, one in sorted(value.items())}
+        elif key == "tiers":
+            checked["tiers"] = {_lowered(tier): _checked(name, one) for tier, one in value.items()}
+        elif key in _OWN_KEYS:
+            checked[key] = _amount(name, key, value)
+        else:
+            known = ", ".join(sorted(_OWN_KEYS | {"above", "tiers"}))
+            msg = f"the price of {name!r} has an unknown part {key!r}; use {known}"
+            raise ConfigurationError(msg)
+    return checked
+
+
+def _amount(name: object, key: str, value: Any) -> Decimal:
+    try:
+        amount = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+    except (ArithmeticError, TypeError, ValueError):
+        amount = Decimal("NaN")
+    if not amount.is_finite() or amount < 0:
+        msg = f"the price of {name!r} has {key}={value!r}; give US dollars, 0 or more: {key}=1.25"
+        raise ConfigurationError(msg)
+    return amount
+
+
+def _own_rates(price: Mapping[str, Any], context: Mapping[str, str] | None) -> _Pricing:
+    for tier in (context or {}).values():
+        price = {**price, **price.get("tiers", {}).get(_lowered(tier), {})}
+    sizes = [price]
+    for differs in price.get("above", {}).values():
+        sizes.append({**sizes[-1], **differs})
+    return _Pricing(
+        0,
+        _FOR_EVER_US,
+        tuple(price.get("above", {})),
+        tuple(map(_rates_of, sizes)),
+        unit=price.get("unit"),
+    )
+
+
+def _rates_of(price: Mapping[str, Any]) -> _Rates:
+    nothing = Decimal(0)
+    per_input, per_output = price.get("input", nothing), price.get("output", nothing)
+    write = price.get("cache_write", per_input)
+    parts = (per_input, price.get("cache_read", per_input), write, price.get("cache_write_1h", write), per_output)
+    with localcontext() as exact:
+        exact.prec = 60
+        request = int(price.get("request", nothing) * ATTO)
+        per_token = [int(part * (ATTO // _MILLION)) for part in (*parts, price.get("reasoning", per_output))]
+    return _Rates(request, *per_token)
+
+
+# genai-prices
+
+
+def _snapshot() -> object:
+    """Give the price data in use; None without the extra."""
+    try:
+        from genai_prices.data_snapshot import get_snapshot
+    except ImportError:
+        return None
+    return get_snapshot()
+
+
+def _public_pricing(
+    snapshot: Any, provider: str, model: str, context: Mapping[str, str] | None, time_us: int
+) -> _Pricing:
+    if snapshot is None or not model:
+        return _UNKNOWN
+    try:
+        its_provider, its_model = snapshot.find_provider_model(model, None, provider or None, None)
+    except LookupError:
+        return _UNKNOWN
+    listed = _Listed(its_provider, its_model, context, time_us)
+    begins = listed.begins()
+    rates = [listed.rates(begin, end) for begin, end in zip((0, *begins), (*begins, None), strict=True)]
+    since, until = listed.validity()
+    known = tuple(one for one in rates if one is not None)
+    is_linear = len(known) == len(rates) and listed.is_by_token()
+    return _Pricing(since, until, begins if is_linear else (), known if is_linear else (), exact=listed.exact)
+
+
+class _Listed:
+    """One model's price in genai-prices, asked at one moment."""
+
+    def __init__(self, provider: Any, model: Any, context: Mapping[str, str] | None, time_us: int) -> None:
+        from datetime import UTC, datetime
+
+        self.provider = provider
+        self.model = model
+        self.context = dict(context) if context else None
+        self.time_us = time_us
+        self.when = datetime.fromtimestamp(time_us // _MILLION, UTC)
+
+    def dollars(self, **units: float) -> Decimal:
+        """Give what so many units cost, at whatever precision the host's own decimal context has."""
+        from genai_prices import Usage as PublicUsage
+
+        with localcontext() as exact:
+            exact.prec = 60
+            price = self.model.calc_price(
+                PublicUsage(**units),
+                self.provider,
+                genai_request_timestamp=self.when,
+                price_context=self.context,
+            )
+            total: Decimal = price.total_price
+            return total
+
+    def begins(self) -> tuple[int, ...]:
+        """Give the prompt sizes above which other prices hold."""
+        prices = self.model.get_prices(self.when, self.context)
+        tiers = (getattr(price, "tiers", None) or () for price in vars(prices).values())
+        return tuple(sorted({int(tier.start) for some in tiers for tier in some}))
+
+    def is_by_token(self) -> bool:
+        """Tell whether tokens have a price at all, be it 0: some models are paid by the second or the page."""
+        prices = vars(self.model.get_prices(self.when, self.context))
+        return any(name.endswith("_mtok") and price is not None for name, price in prices.items())
+
+    def validity(self) -> tuple[int, int]:
+        """Give from when until when these prices hold: a day, or a minute where they follow the time of day."""
+        conditional = self.model.prices if isinstance(self.model.prices, list) else ()
+        constraints = [one.constraint for one in (*conditional, *(self.model.price_variants or ()))]
+        step = _MINUTE_US if any(hasattr(one, "start_time") for one in constraints) else _DAY_US
+        since = self.time_us - self.time_us % step
+        return since, since + step
+
+    def rates(self, begin: int, end: int | None) -> _Rates | None:
+        """Give the prices per token of prompts above `begin` tokens; None where they are not linear."""
+        size = begin + 1000
+        if end is not None and size + 2 * _PROBE > end:
+            return None
+        request = self.dollars()
+        base = self.dollars(input_tokens=size)
+        per_input = self.dollars(input_tokens=size + _PROBE) - base
+        read = self.dollars(input_tokens=size, cache_read_tokens=_PROBE) - base + per_input
+        write = self.dollars(input_tokens=size, cache_write_tokens=_PROBE) - base + per_input
+        hour = (
+            self.dollars(input_tokens=size, cache_write_tokens=_PROBE, cache_write_1h_tokens=_PROBE) - base + per_input
+        )
+        output = self.dollars(input_tokens=size, output_tokens=_PROBE) - base
+        reasoning = self.dollars(input_tokens=size, output_tokens=_PROBE, output_reasoning_tokens=_PROBE) - base
+        per_token = [part * (ATTO // _PROBE) for part in (per_input, read, write, hour, output, reasoning)]
+        if any(part != int(part) for part in per_token):
+            return None
+        rates = _Rates(int(request * ATTO), *map(int, per_token))
+        return rates if self._agrees(rates, size) else None
+
+    def _agrees(self, rates: _Rates, size: int) -> bool:
+        totals = (size + 57, 4321, 31, 17, 1234)
+        asked = self.dollars(
+            input_tokens=totals[0],
+            output_tokens=totals[1],
+            cache_read_tokens=totals[2],
+            cache_write_tokens=totals[3],
+            cache_write_1h_tokens=5,
+            output_reasoning_tokens=totals[4],
+        )
+        from usagekit.llm.usage import Usage
+
+        return _linear(rates, None, Usage(cache_write_1h_tokens=5), totals) == _clean.nano_dollars(asked)
+
+    def exact(self, usage: Usage, totals: tuple[int, int, int, int, int]) -> int | None:
+        """Give the nano-dollars of a call with units that are priced apart, or by a price that is not linear."""
+        input_tokens, output_tokens, read, write, reasoning = totals
+        units: dict[str, float] = {
+            "input_tokens": input_tokens,
+            "output_tokens": output_tokens,
+            "cache_read_tokens": read,
+            "cache_write_tokens": write,
+            "cache_write_1h_tokens": min(usage.cache_write_1h_tokens or 0, write),
+            "output_reasoning_tokens": reasoning,
+        }
+        units = {name: value for name, value in units.items() if value}
+        if usage.details is None and not self.is_by_token():
+            return None
+        known = _priced_units()
+        apart = {name: value for name, value in (usage.details or {}).items() if name in known}
+        try:
+            return _clean.nano_dollars(self.dollars(**units, **apart))
+        except ValueError:
+            # Overlapping units that nobody reported: cached audio, say. The plain ones are near enough.
+            if not self.is_by_token():
+                return None
+            return _clean.nano_dollars(self.dollars(**units))
+
+
+def _priced_units() -> frozenset[str]:
+    from genai_prices import types
+
+    return frozenset(types._reported_usage_keys())  # noqa: SLF001  unknown units would warn
