@@ -2,13 +2,15 @@
 # `make demo ARGS=--once` passes arguments on; PYTHON=/path/to/python chooses the interpreter.
 
 .DEFAULT_GOAL := test
-.PHONY: test lint types unit soak bench coverage demo lock clean
+.PHONY: test test-sdks matrix lint types unit soak bench coverage demo lock clean
 
 PYTHON ?=
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+SDKS := .venv-sdks
+LITELLM := .venv-litellm
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test: lint types unit
@@ -22,6 +24,16 @@ types: $(STAMP)
 
 unit: $(STAMP)
 	$(PYTEST) $(ARGS)
+
+# Every SDK of docs/sdks.md. LiteLLM holds openai back, so both majors of it are tested.
+test-sdks: $(SDKS)/.stamp $(LITELLM)/.stamp
+	USAGEKIT_SDKS='anthropic boto3 cohere google-genai groq langchain-anthropic langchain-openai mistralai ollama \
+		openai pydantic-ai-slim' $(SDKS)/bin/python -m pytest tests/sdks $(ARGS)
+	USAGEKIT_SDKS='litellm openai' $(LITELLM)/bin/python -m pytest tests/sdks $(ARGS)
+
+# The tables of docs/frameworks.md and docs/sdks.md, as the tests claim their cells.
+matrix: $(STAMP)
+	$(BIN)/python -m pytest --collect-only --quiet --write-matrix >/dev/null
 
 soak: $(STAMP)
 	$(BIN)/python -m pytest -m soak --timeout 3600 $(ARGS)
@@ -44,17 +56,25 @@ lock: $(STAMP)
 	$(VENV)/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
 		--all-extras --group dev --annotation-style line --custom-compile-command "make lock" \
 		--output-file requirements-dev.txt pyproject.toml
+	for group in sdks litellm; do \
+		$(VENV)/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+			--extra prices --group $$group --annotation-style line --custom-compile-command "make lock" \
+			--output-file requirements-$$group.txt pyproject.toml; \
+	done
 	$(MAKE) --no-print-directory $(STAMP)
 
 clean:
-	rm -rf $(VENV) dist build htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(SDKS) $(LITELLM) dist build htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Debian's python3 comes without venv; virtualenv does as well.
 $(STAMP): requirements-dev.txt pyproject.toml
+$(SDKS)/.stamp: requirements-sdks.txt pyproject.toml
+$(LITELLM)/.stamp: requirements-litellm.txt pyproject.toml
+$(STAMP) $(SDKS)/.stamp $(LITELLM)/.stamp:
 	@set -eu; \
 	recent='import sys; sys.exit(sys.version_info < (3, 11))'; \
-	if ! $(BIN)/python -c "$$recent" 2>/dev/null || ! $(BIN)/python -c 'import pip' 2>/dev/null; then \
+	if ! $(@D)/bin/python -c "$$recent" 2>/dev/null || ! $(@D)/bin/python -c 'import pip' 2>/dev/null; then \
 		python=; \
 		for candidate in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11); do \
 			if "$$candidate" -c "$$recent" 2>/dev/null; then \
@@ -64,17 +84,17 @@ $(STAMP): requirements-dev.txt pyproject.toml
 		if [ -z "$$python" ]; then \
 			echo 'usagekit needs Python 3.11 or newer: install it, or name it with make PYTHON=...' >&2; exit 1; \
 		fi; \
-		echo "Making $(VENV) with $$("$$python" --version)"; \
-		rm -rf $(VENV); \
-		if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null || ! "$$python" -m venv $(VENV); then \
-			rm -rf $(VENV); \
-			if "$$python" -m virtualenv --version >/dev/null 2>&1; then "$$python" -m virtualenv --quiet $(VENV); \
-			elif command -v virtualenv >/dev/null; then virtualenv --quiet --python "$$python" $(VENV); \
+		echo "Making $(@D) with $$("$$python" --version)"; \
+		rm -rf $(@D); \
+		if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null || ! "$$python" -m venv $(@D); then \
+			rm -rf $(@D); \
+			if "$$python" -m virtualenv --version >/dev/null 2>&1; then "$$python" -m virtualenv --quiet $(@D); \
+			elif command -v virtualenv >/dev/null; then virtualenv --quiet --python "$$python" $(@D); \
 			else echo 'This Python has no venv module. On Debian or Ubuntu: apt-get install python3-venv' >&2; exit 1; \
 			fi; \
 		fi; \
 	fi
-	@echo 'Installing what requirements-dev.txt names into $(VENV)'
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements-dev.txt
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@echo 'Installing what $< names into $(@D)'
+	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check -r $<
+	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@

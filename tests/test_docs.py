@@ -36,8 +36,8 @@ LINKED = [
     *PAGES,
     *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "examples/demo/README.md")),
 ]
-TESTED_ELSEWHERE = {"frameworks"}  # tests/test_frameworks.py
-PUBLIC_MODULES = "asgi backends backends.memory backends.sqlite flask processors signals testing wsgi".split()
+TESTED_ELSEWHERE = {"frameworks", "model-calls", "deploying"}  # test_frameworks.py, {llm,servers}/test_page.py
+PUBLIC_MODULES = "asgi backends backends.memory backends.sqlite django flask processors signals testing wsgi".split()
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -263,6 +263,23 @@ def test_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     close(namespace)
 
 
+def test_testing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the page asserts holds, also what it asserts within a test and a suite of its own."""
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    namespace = run(ROOT / "docs/testing.md")
+
+    with namespace["ProviderServer"]() as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        namespace["test_summaries"](server)
+    suite = namespace["TestMyBackend"]()
+    for name, test in inspect.getmembers(suite, inspect.ismethod):
+        if name.startswith("test_"):
+            test()
+    close(namespace)
+
+
 def test_every_page_is_run() -> None:
     """A page with Python blocks has a test of its own here."""
     tested = {name.removeprefix("test_") for name in globals()} | TESTED_ELSEWHERE
@@ -329,7 +346,9 @@ def test_the_environment_table_is_that_of_the_source(page: Path) -> None:
     read = {
         name
         for source in (ROOT / "src/usagekit").rglob("*.py")
-        for name in re.findall(r"environ(?:\.get\(|\[)\"(USAGEKIT_\w+)", source.read_text(encoding="utf-8"))
+        for name in re.findall(
+            r"(?:environ(?:\.get\(|\[)|_switch\()\"(USAGEKIT_\w+)", source.read_text(encoding="utf-8")
+        )
     }
 
     told = set(re.findall(r"^\| `(USAGEKIT_\w+)", page.read_text(encoding="utf-8"), re.MULTILINE))

@@ -23,7 +23,8 @@ class Guard:
 
     def caught(self, place: str, error: BaseException) -> None:
         """Note a failure that should not happen: the app's own callables, and our mistakes."""
-        self.noted(place, error)
+        # The type alone: the text may hold what the app was working on, such as a user's id.
+        self.noted(place, type(error).__name__)
         if reraise:
             raise error
 
@@ -51,6 +52,6 @@ def _log(place: str, error: BaseException | str) -> None:
     # Not loaded before it is needed, which may be when no file can be opened.
     from logging import getLogger
 
-    # No traceback: an exception's text may hold what must not be logged, its frames surely do.
+    # No traceback: frames hold what must not be logged.
     what = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
     getLogger("usagekit").warning("%s: %s (further ones are only counted for a minute)", place, what)

@@ -146,7 +146,8 @@ class Measurement:
 
     def bind(self, values: dict[str, object]) -> None:
         """Take what is now known; None values change nothing."""
-        known = {name: value for name, value in values.items() if value is not None}
+        # False is nobody: `user.is_authenticated and user.id`.
+        known = {name: value for name, value in values.items() if value is not None and value is not False}
         self.bound = known if self.bound is None else self.bound | known
 
 
@@ -201,9 +202,10 @@ def bind(*, user: object = None, org: object = None, event: object = None, **dim
 def bound(*, user: object = None, org: object = None, **dimensions: object) -> AbstractContextManager[None]:
     """Say whom the events in a `with` block count for: in jobs, scripts, workers, anywhere outside a request.
 
-    Blocks nest, and a block inside a request adds to what the request knows. Takes what `bind` takes but `event`.
+    Blocks nest, and a block inside a request adds to what the request knows. Takes what `bind` takes but `event`. In a
+    generator that a framework steps through in a thread pool, each step has a context of its own: use `bind` there.
     """
-    from contextlib import contextmanager
+    from contextlib import contextmanager, suppress
 
     @contextmanager
     def block() -> Iterator[None]:
@@ -214,6 +216,8 @@ def bound(*, user: object = None, org: object = None, **dimensions: object) -> A
         try:
             yield
         finally:
-            current.reset(token)
+            # Generators may be left in another context than they were entered in.
+            with suppress(ValueError):
+                current.reset(token)
 
     return block()

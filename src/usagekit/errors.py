@@ -13,6 +13,8 @@ Set-up and reading raise early and say what to do; capturing never raises into t
 
 from __future__ import annotations
 
+from math import isnan
+
 __all__ = [
     "ConfigurationError",
     "MissingDependencyError",
@@ -48,12 +50,12 @@ class RetryAfter(UsagekitError):  # noqa: N818  it is an instruction to the deli
     """Raised by `Sink.write`: the sink asks for the same batch again after `seconds`.
 
     Args:
-        seconds: how long to wait before the next try; 0 or more, capped at one hour.
+        seconds: how long to wait before the next try; 0 or more, capped at one hour; NaN is a minute.
     """
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"try again in {seconds:g} s")
-        self.seconds = seconds
+        self.seconds = 60.0 if isnan(seconds) else max(0.0, seconds)  # what is no number is no reason to hurry
+        super().__init__(f"try again in {self.seconds:g} s")
 
 
 class Rejected(UsagekitError):  # noqa: N818  the sink's verdict, not a fault

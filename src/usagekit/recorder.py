@@ -32,46 +32,11 @@ __all__ = ["Recorder", "default_recorder", "record_tokens", "set_default_recorde
 READ_FLUSH_SECONDS = 1.0  # how long a question waits for what was accepted just before it
 CLOSE_SECONDS = 5.0
 
-_TAKEN = frozenset(
-    [
-        "id",
-        "time",
-        "kind",
-        "event",
-        "user",
-        "org",
-        "status",
-        "status_class",
-        "latency_ms",
-        "route",
-        "provider",
-        "model",
-        "cost_source",
-        "aborted",
-        "quantity",
-        "weight",
-        "attributes",
-        "response_bytes",
-        "event_id",
-        "hour",
-        "day",
-        "week",
-        "month",
-        "period",
-        "start",
-        "end",
-        "days",
-        "tz",
-        "by",
-        "order",
-        "limit",
-        "measures",
-        "origin",
-        "format",
-        "sort",
-        "page",
-    ],
+_OPTIONS = frozenset(
+    "id time latency_ms attributes weight event_id period start end days tz by order limit measures origin format sort"
+    " page".split()
 )
+"""Names of options, beside which a dimension of the same name could not be given."""
 
 
 class Recorder:
@@ -130,7 +95,7 @@ class Recorder:
         self._closed = False
         self._indirect = bool(self._processors)  # a request is not written straight to the journal
         self.active = False
-        self._off = os.environ.get("USAGEKIT_DISABLED") == "1"
+        self._off = _switch("USAGEKIT_DISABLED", default=False)
         if not backends and not self._off:
             backends = _backends_from_environment()
         self.backends: tuple[Any, ...] = () if self._off else backends
@@ -152,7 +117,7 @@ class Recorder:
         for backend in self.backends:
             if hasattr(backend, "declare"):
                 backend.declare(self.dimensions)
-        self._off = os.environ.get("USAGEKIT_REALTIME") == "0"
+        self._off = not _switch("USAGEKIT_REALTIME", default=True)
         self._indirect = self._indirect or self._off
         self.active = self._journal is not None and not self._off
 
@@ -172,8 +137,7 @@ class Recorder:
         try:
             return self._take(event, "")
         except Exception as error:  # noqa: BLE001  nothing may reach the host
-            self.guard.caught("record", error)
-            return False
+            return self._failed("record", error)
 
     def track(
         self,
@@ -228,8 +192,7 @@ class Recorder:
                 event_id,
             )
         except Exception as error:  # noqa: BLE001  nothing may reach the host
-            self.guard.caught("track", error)
-            return False
+            return self._failed("track", error)
 
     def record_tokens(
         self,
@@ -306,14 +269,14 @@ class Recorder:
                 event_id,
             )
         except Exception as error:  # noqa: BLE001  nothing may reach the host
-            self.guard.caught("record_tokens", error)
-            return False
+            return self._failed("record_tokens", error)
 
     def track_tokens(self, function: Any = None, /, **options: Any) -> Any:
         """Record the model calls of a function with this recorder; see `usagekit.track_tokens`."""
         from usagekit.llm import track_tokens
 
-        return track_tokens(recorder=self, **options) if function is None else track_tokens(recorder=self)(function)
+        tracking = track_tokens(recorder=self, **options)
+        return tracking if function is None else tracking(function)
 
     def model_call(
         self,
@@ -425,8 +388,7 @@ class Recorder:
             accepted = journal.append(f"{time_us},{shape},{subject},{latency_us},{tail},{response_bytes}")
             return type(accepted) is tuple
         except Exception as error:  # noqa: BLE001  nothing may reach the host
-            self.guard.caught("record_request", error)
-            return False
+            return self._failed("record_request", error)
 
     def _slow_request(  # noqa: PLR0917
         self,
@@ -541,8 +503,7 @@ class Recorder:
             )
             return type(accepted) is tuple
         except Exception as error:  # noqa: BLE001  nothing may reach the host
-            self.guard.caught("record_call", error)
-            return False
+            return self._failed("record_call", error)
 
     def _slow_call(  # noqa: PLR0917
         self,
@@ -586,6 +547,8 @@ class Recorder:
         for processor in self._processors:
             try:
                 processed = processor(event)
+                if not isinstance(processed, type(event) | None):
+                    _refuse_result(processed)
             except Exception as error:  # noqa: BLE001  the app's own callable may raise anything
                 self.guard.caught("processor", error)
                 continue
@@ -609,6 +572,10 @@ class Recorder:
 
     def _inactive(self) -> bool:
         return self._rejected("closed") if self._closed else False
+
+    def _failed(self, place: str, error: Exception) -> bool:
+        self.guard.caught(place, error)
+        return self._rejected("error")
 
     def _rejected(self, reason: str) -> bool:
         if self._journal is not None:
@@ -675,6 +642,8 @@ class Recorder:
     def read(self, query: UsageQuery, /) -> UsageReport:
         """Answer `query` by the first backend that can be asked; what was accepted before is in it.
 
+        Where that could not be imported within a second, the report says `exact=False`.
+
         Blocks; under ASGI call it in a thread. A recorder that does nothing gives an empty report.
 
         Raises:
@@ -684,8 +653,9 @@ class Recorder:
 
         for backend in self.backends:
             if hasattr(backend, "read"):
-                self.flush(READ_FLUSH_SECONDS)
-                return backend.read(query)  # type: ignore[no-any-return]
+                is_all = self.flush(READ_FLUSH_SECONDS)
+                report: UsageReport = backend.read(query)
+                return report if is_all else report.incomplete()
         if self.backends:
             msg = "none of this recorder's backends can be asked; add SQLiteBackend('usage.db') to it"
             raise QueryError(msg)
@@ -697,14 +667,15 @@ class Recorder:
         """Tell how it goes.
 
         Returns:
-            A dictionary that JSON takes: `accepted`, `rejected` (by reason), `errors` (by place), `cleaned` and
-            `undeclared` are counts of this process; `durable`, `corrupt`, `repeated`, `dead_letters`, `sinks`
+            A dictionary that JSON takes: `offered`, `accepted`, `rejected` (by reason), `errors` (by place), `cleaned`
+            and `undeclared` are counts of this process; `durable`, `corrupt`, `repeated`, `dead_letters`, `sinks`
             (for each `delivered`, `lag`, `dead_letters`, in events) and `waiting` (how many `journals` hold something
             to import, and how many `bytes`) are the ledger's, the same in every worker.
         """
         accepted, rejected = (0, {}) if self._journal is None else self._journal.counts()
         status: dict[str, Any] = {
             "active": self.active,
+            "offered": accepted + sum(rejected.values()),
             "accepted": accepted,
             "rejected": rejected,
             "errors": self.guard.counts(),
@@ -726,7 +697,10 @@ class Recorder:
             self._engine.close(CLOSE_SECONDS)
         for backend in self.backends:
             if hasattr(backend, "close"):
-                backend.close()
+                try:
+                    backend.close()
+                except Exception as error:  # noqa: BLE001  one that cannot end must not keep the others open
+                    self.guard.noted("close", error)
 
     def __enter__(self) -> Self:
         return self
@@ -740,6 +714,13 @@ class Recorder:
         self.close()
 
 
+def _refuse_result(processed: object) -> None:
+    if hasattr(processed, "close"):
+        processed.close()  # a coroutine, or Python warns that it was never awaited
+    msg = f"a processor returned a {type(processed).__name__}; return a UsageEvent, or None to drop it"
+    raise TypeError(msg)
+
+
 def _prices_of(own: Mapping[str, object]) -> Prices:
     from usagekit.llm.prices import Prices
 
@@ -751,14 +732,29 @@ def _checked_dimensions(names: Iterable[str]) -> tuple[str, ...]:
         msg = f"dimensions={names!r} is one string; give a list: dimensions=[{names!r}]"
         raise ConfigurationError(msg)
     checked = tuple(dict.fromkeys(names))
+    if not checked:
+        return ()
+    from usagekit.query import BUCKETS, DIMENSIONS, MEASURES
+
+    taken = {*DIMENSIONS, *BUCKETS, *MEASURES, *_OPTIONS}
     for name in checked:
         if not str(name).isidentifier():
             msg = f"dimension {name!r} is not a name; use letters, digits and _"
             raise ConfigurationError(msg)
-        if name in _TAKEN or name.endswith("_tokens"):
+        if name in taken or name.endswith("_tokens"):
             msg = f"dimension {name!r} is one of usagekit's own names; choose another"
             raise ConfigurationError(msg)
     return checked
+
+
+def _switch(name: str, *, default: bool) -> bool:
+    value = os.environ.get(name, "").strip().lower()
+    if value in {"", "1", "true", "yes", "on"}:
+        return default if value == "" else True
+    if value in {"0", "false", "no", "off"}:
+        return False
+    msg = f"{name}={value!r} is neither on nor off; use 1 or 0"
+    raise ConfigurationError(msg)
 
 
 def _backends_from_environment() -> tuple[Any, ...]:

@@ -33,6 +33,11 @@ def compiled(
         ConfigurationError: `exclude` is a single string, or holds something else than strings and patterns.
     """
     if callable(exclude):
+        from inspect import iscoroutinefunction
+
+        if iscoroutinefunction(exclude):
+            msg = "exclude is async; give a plain function of the path, since it is asked before each request"
+            raise ConfigurationError(msg)
         return frozenset(), exclude
     if isinstance(exclude, str):
         msg = f"exclude={exclude!r} is one string; give a list: exclude=[{exclude!r}]"

@@ -104,9 +104,7 @@ _FIELDS: dict[str, st.SearchStrategy[Any]] = {
 def events() -> st.SearchStrategy[UsageEvent]:
     """Events with few different names, so that groups form, and with sums beyond 64 bits; without ids."""
     optional = {name: values for name, values in _FIELDS.items() if name != "time"}
-    return st.fixed_dictionaries({"time": _FIELDS["time"]}, optional=optional).map(
-        lambda values: UsageEvent(**values)
-    )
+    return st.fixed_dictionaries({"time": _FIELDS["time"]}, optional=optional).map(lambda values: UsageEvent(**values))
 
 
 def _ranges() -> st.SearchStrategy[dict[str, Any]]:
@@ -120,18 +118,14 @@ def _ranges() -> st.SearchStrategy[dict[str, Any]]:
             times(),
             times(),
         ),
-        st.builds(
-            lambda number, unit: {"period": f"{number}{unit}"}, st.integers(1, 400), st.sampled_from("hd")
-        ),
+        st.builds(lambda number, unit: {"period": f"{number}{unit}"}, st.integers(1, 400), st.sampled_from("hd")),
         st.builds(lambda number: {"days": number}, st.integers(1, 400)),
     )
 
 
 def _filters() -> st.SearchStrategy[dict[str, Any]]:
     names = ("kind", "event", "user", "org", "status", "route", "provider", "model", "cost_source", "aborted")
-    plain = {name: _FIELDS[name] for name in names} | dict.fromkeys(
-        DECLARED, st.sampled_from(("", "alpha", "beta"))
-    )
+    plain = {name: _FIELDS[name] for name in names} | dict.fromkeys(DECLARED, st.sampled_from(("", "alpha", "beta")))
     plain |= {
         "status_class": st.sampled_from(("none", "1xx", "2xx", "4xx")),
         "day": st.dates(date(2026, 10, 20), date(2026, 11, 10)),
@@ -149,8 +143,7 @@ def options(draw: st.DrawFn) -> dict[str, Any]:
     by = draw(st.lists(st.sampled_from((*DIMENSIONS, *BUCKETS, *DECLARED)), max_size=3, unique=True))
     measures = draw(st.none() | st.lists(st.sampled_from(MEASURES), unique=True, max_size=5))
     order = draw(
-        st.none()
-        | st.builds("".join, st.tuples(st.sampled_from(("", "-")), st.sampled_from((*MEASURES, *by))))
+        st.none() | st.builds("".join, st.tuples(st.sampled_from(("", "-")), st.sampled_from((*MEASURES, *by))))
     )
     return {
         "by": by,

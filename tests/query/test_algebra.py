@@ -117,9 +117,7 @@ def test_what_cannot_be_asked_is_refused(options: dict[str, Any], message: str) 
         ("aborted", ["true", 0, "FALSE", True], (True, False)),
     ],
 )
-def test_filter_values_take_the_form_of_the_events(
-    name: str, given: object, expected: tuple[object, ...]
-) -> None:
+def test_filter_values_take_the_form_of_the_events(name: str, given: object, expected: tuple[object, ...]) -> None:
     """Cleaned, of the dimension's own type, each once."""
     query = UsageQuery.build(where={name: given}, dimensions=["project"])
 

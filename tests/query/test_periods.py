@@ -252,9 +252,7 @@ def test_bucket_numbers_and_labels(bucket: str, time: str, offset: int, number: 
 def test_an_hour_filter_tells_the_two_hours_apart() -> None:
     """By the offset; an aware datetime does as well."""
     first = bucket_spans("hour", "2026-10-25T02:00:00+02:00", "Europe/Berlin")
-    second = bucket_spans(
-        "hour", datetime(2026, 10, 25, 2, tzinfo=timezone(timedelta(hours=1))), "Europe/Berlin"
-    )
+    second = bucket_spans("hour", datetime(2026, 10, 25, 2, tzinfo=timezone(timedelta(hours=1))), "Europe/Berlin")
 
     assert first == [(utc("2026-10-25T00:00:00Z"), utc("2026-10-25T01:00:00Z"))]
     assert second == [(utc("2026-10-25T01:00:00Z"), utc("2026-10-25T02:00:00Z"))]
@@ -323,6 +321,4 @@ def test_filters_on_buckets_are_clipped_to_the_range() -> None:
 
     assert query.where == {}
     assert query.windows_us == ((utc("2026-03-27T12:00:00Z"), utc("2026-03-29T22:00:00Z")),)
-    assert query.spans == tuple(
-        (from_microseconds(a or 0), from_microseconds(b or 0)) for a, b in query.windows_us
-    )
+    assert query.spans == tuple((from_microseconds(a or 0), from_microseconds(b or 0)) for a, b in query.windows_us)

@@ -168,12 +168,8 @@ def test_a_log_bucket_is_within_one_percent(microseconds: int) -> None:
         assert shown == microseconds
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 10**10), st.integers(1, 50)), min_size=1), st.sampled_from((50, 95, 99))
-)
-def test_a_quantile_is_the_nearest_rank_within_one_percent(
-    weighted: list[tuple[int, int]], percent: int
-) -> None:
+@given(st.lists(st.tuples(st.integers(0, 10**10), st.integers(1, 50)), min_size=1), st.sampled_from((50, 95, 99)))
+def test_a_quantile_is_the_nearest_rank_within_one_percent(weighted: list[tuple[int, int]], percent: int) -> None:
     """As if each duration stood there as often as its weight."""
     buckets: dict[int, int] = {}
     for value, weight in weighted:

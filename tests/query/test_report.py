@@ -33,9 +33,7 @@ def test_csv_is_rfc_4180_with_a_header() -> None:
 
     text = report_of(groups, by=["user", "aborted"], measures=["events", "cost_usd", "quantity"]).to_csv()
 
-    assert text == (
-        'user,aborted,events,cost_usd,quantity\r\n"a ""b"", c",true,2,0.000000001,1.5\r\n,false,1,,0.0\r\n'
-    )
+    assert text == ('user,aborted,events,cost_usd,quantity\r\n"a ""b"", c",true,2,0.000000001,1.5\r\n,false,1,,0.0\r\n')
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])

@@ -20,7 +20,7 @@ from usagekit._store.delivery import Backoff, Delivery
 from usagekit._store.forks import resting
 from usagekit._store.journal import MemoryJournal, files
 from usagekit._store.ledger import Importer
-from usagekit._store.schema import connect, is_busy
+from usagekit._store.schema import connect, is_busy, prepare
 from usagekit.errors import StorageError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Engine:
         self._crew().resume()
 
     def status(self) -> dict[str, Any]:
-        """Give what the ledger says of itself; the same in every process."""
+        """Give what the ledger says of itself; the same in every process. Raises `StorageError`."""
         return status_of(self.path, tuple(self.sinks))
 
     def _crew(self) -> _Crew:
@@ -225,7 +225,12 @@ class _Crew:
 
     def _advance_alone(self) -> int | None:
         try:
+            if self._importer is not None and not self._importer.is_current():
+                self._engine.guard.noted("ledger", "the file was removed or replaced; going on with what is there")
+                self._drop_importer()
             if self._importer is None:
+                if not os.path.exists(self._engine.path):
+                    prepare(self._engine.path)
                 self._importer = Importer(self._engine.path, self._engine.directory)
             return self._step(self._importer)
         except sqlite3.Error as error:

@@ -45,6 +45,10 @@ def _nothing() -> None:
     pass
 
 
+def _ignored(error: OSError) -> None:
+    pass
+
+
 class _Descriptor:
     """Closes a file descriptor with its last reference.
 
@@ -133,12 +137,14 @@ class Journal:
         "_segment",
         "_size",
         "on_begin",
+        "on_error",
     )
 
     def __init__(self, directory: str, quota_bytes: int = DEFAULT_QUOTA) -> None:
         self._directory = directory
         self._quota = quota_bytes
         self.on_begin: Callable[[], None] = _nothing  # called when a file was begun, which each process does
+        self.on_error: Callable[[OSError], None] = _ignored  # told why an event was rejected as "journal"
         self._imported: Mapping[str, int] = {}
         self._offered_in: dict[int, Offered] = {}
         self._begin_counting()
@@ -179,6 +185,7 @@ class Journal:
         try:
             written = write(segment.fd, record)
         except OSError as error:
+            self.on_error(error)
             if error.errno in _FULL:
                 # Nothing was written, and another file would have no space either.
                 return self._offered.reject("journal")
@@ -205,8 +212,9 @@ class Journal:
             self._segment = segment = Segment(self._directory, self._pid)
             self._size = 0
             self.measure(self._imported)
-        except OSError:
+        except OSError as error:
             self._segment = None
+            self.on_error(error)
             self._offered.reject("journal")
             return None
         self.on_begin()
@@ -238,6 +246,10 @@ class Journal:
             waiting = 0
         self._room = self._quota - waiting
         self._full = self._room < 0
+        if segment is not None and os.fstat(segment.fd).st_nlink == 0:
+            # Whoever removed it, what is written there from here on nobody would find.
+            self._segment = None
+            self.on_error(FileNotFoundError(f"{segment.path} was removed while events were written to it"))
 
     def counts(self) -> tuple[int, dict[str, int]]:
         """Give how many events this process had accepted, and rejected by reason."""
@@ -270,11 +282,12 @@ class MemoryJournal:
     thread that takes from it.
     """
 
-    __slots__ = ("_bytes", "_held", "_held_in", "_pid", "_quota", "forgotten", "on_begin")
+    __slots__ = ("_bytes", "_held", "_held_in", "_pid", "_quota", "forgotten", "on_begin", "on_error")
 
     def __init__(self, quota_bytes: int) -> None:
         self._quota = quota_bytes
         self.on_begin: Callable[[], None] = _nothing
+        self.on_error: Callable[[OSError], None] = _ignored  # as of `Journal`; there is nothing to go wrong here
         self._held_in: dict[int, _Held] = {}
         self._begin_counting()
 
@@ -351,7 +364,7 @@ def files(directory: str) -> Iterator[tuple[str, str, int]]:
     """Give name, path and size in bytes of every journal in `directory`."""
     try:
         entries = os.scandir(directory)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     with entries:
         for entry in entries:

@@ -6,6 +6,7 @@ records of any journal at any time. `BEGIN IMMEDIATE` lets one importer in at a 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from functools import lru_cache
 from itertools import chain
@@ -45,9 +46,12 @@ class Importer:
     """
 
     def __init__(self, path: str, directory: str) -> None:
+        self._path = path
         self._directory = directory
         self._connection = connect(path)
         self._connection.execute("PRAGMA busy_timeout=0")
+        found = os.stat(path)
+        self._identity = (found.st_dev, found.st_ino)
         self._shapes = _Dictionary(self._find_shape)
         self._subjects = _Dictionary(self._find_subject)
         self._orgs = _Dictionary(lambda name: self._id("orgs", {"name": name}))
@@ -68,6 +72,14 @@ class Importer:
             if row is not None:
                 self.imported[name] = row[0]
         return [entry for entry in longer if entry[2] > self.imported.get(entry[0], 0)]
+
+    def is_current(self) -> bool:
+        """Tell whether the file that is open is still the one at the ledger's path."""
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._identity
 
     def reached(self, sizes: dict[str, int]) -> bool:
         """Tell whether the journals were imported as far as `sizes` says; those that are gone were."""

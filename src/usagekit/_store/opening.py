@@ -41,7 +41,7 @@ def open_store(
     sinks = _named_sinks(backends)
     remote = [name for name, sink in sinks.items() if not getattr(sink, "in_process", False)]
     ledgers = [backend.ledger_path for backend in backends if hasattr(backend, "ledger_path")]
-    ledger: str | None = ledgers[0] if ledgers else None if path is None else os.path.abspath(path)
+    ledger: str | None = ledgers[0] if ledgers else None if path is None else os.path.realpath(path)
     if ledger is None and not sinks:
         return None, None
     if ledger is None and remote and durability != "memory":
@@ -49,10 +49,10 @@ def open_store(
             f"{remote[0]} is remote, so events must wait somewhere until it has them; "
             "give Recorder(path='usage.db') or USAGEKIT_PATH, or durability='memory' to risk losing them"
         )
-    if durability == "journal" and ledger is not None and os.name != "posix":
+    if ledger is not None and os.name != "posix":
         raise ConfigurationError(
-            "journals need POSIX file locks, which this system has not; give durability='memory', with which "
-            "the events of a process that dies are lost"
+            "usagekit records on Linux and macOS only, since ledgers and journals need POSIX file locks; "
+            "set USAGEKIT_DISABLED=1 here"
         )
     if durability == "memory" and (ledger is not None or remote):
         guard.noted("durability", "events are accepted in memory only: a process that dies loses them")
@@ -62,6 +62,7 @@ def open_store(
     prepare(ledger)
     declare_dimensions(ledger, dimensions)
     journal = MemoryJournal(quota_bytes) if durability == "memory" else Journal(journals_of(ledger), quota_bytes)
+    journal.on_error = lambda error: guard.noted("journal", error)
     return journal, Engine(ledger, journal, sinks, keeps=bool(ledgers), guard=guard, on_delivery=on_delivery)
 
 

@@ -294,7 +294,12 @@ def parse_extra(extra: str) -> tuple[int, int, int, str]:
     from json import dumps, loads
 
     weight, quantity, other_output, attributes = loads(extra)
-    return weight, quantity, other_output, dumps(dict(attributes), separators=(",", ":"), sort_keys=True)
+    return (
+        weight,
+        quantity,
+        other_output,
+        dumps(dict(attributes), separators=(",", ":"), sort_keys=True, ensure_ascii=False),
+    )
 
 
 def _is_record(record: object) -> bool:

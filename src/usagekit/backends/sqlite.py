@@ -125,7 +125,7 @@ class SQLiteBackend:
         if not os.fspath(path) or os.fspath(path) == ":memory:":
             msg = f"SQLiteBackend({os.fspath(path)!r}) is no file; give a path, or use MemoryBackend() for tests"
             raise ConfigurationError(msg)
-        self.ledger_path = os.path.abspath(path)
+        self.ledger_path = os.path.realpath(path)  # as SQLite does: one ledger, one set of journals
 
     @classmethod
     def from_url(cls, url: str) -> SQLiteBackend:
@@ -363,10 +363,11 @@ class _Reading:
         return " AND ".join(conditions)
 
     def _filter(self, name: str, values: Iterable[Any]) -> str:
-        marks = ", ".join(self._bind(value) for value in values)
+        # One parameter however many values: SQLite looks named ones up one by one.
+        listed = f"SELECT value FROM json_each({self._bind(json.dumps(list(values)))})"
         if name in _NAME_TABLES:
-            return f"{_KEYS[name]} IN (SELECT id FROM {_NAME_TABLES[name]} WHERE name IN ({marks}))"
-        return f"{_KEYS.get(name) or self._attribute(name)} IN ({marks})"
+            return f"{_KEYS[name]} IN (SELECT id FROM {_NAME_TABLES[name]} WHERE name IN ({listed}))"
+        return f"{_KEYS.get(name) or self._attribute(name)} IN ({listed})"
 
 
 def _unchanged(value: Any) -> Any:

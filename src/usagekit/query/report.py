@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -78,6 +78,10 @@ class UsageReport:
                 for key, group in _ordered(query, groups)[: query.limit]
             ]
         return cls(rows=rows, totals=total, exact=exact, source=source, complete_from=complete_from, query=query)
+
+    def incomplete(self) -> UsageReport:
+        """Give the same report, said to be not exact."""
+        return replace(self, exact=False)
 
     def to_csv(self) -> str:
         """Give the rows as CSV (RFC 4180) with a header; None is an empty cell, money plain decimal notation.
