@@ -196,6 +196,7 @@ def test_one_sink_that_is_down_leaves_the_other_alone(path: Path) -> None:
         for n in range(120):
             recorder.track("tick", response_bytes=n)
         assert eventually(settled(path, "good", 120))
+        assert eventually(lambda: bool(failures))
         status = recorder.status()
         assert status["sinks"]["good"] == {"delivered": 120, "lag": 0, "dead_letters": 0}
         assert status["sinks"]["bad"] == {"delivered": 0, "lag": 120, "dead_letters": 0}
