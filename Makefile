@@ -56,7 +56,7 @@ lock: $(STAMP)
 	$(VENV)/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
 		--all-extras --group dev --annotation-style line --custom-compile-command "make lock" \
 		--output-file requirements-dev.txt pyproject.toml
-	for group in sdks litellm; do \
+	for group in sdks litellm bench; do \
 		$(VENV)/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
 			--extra prices --group $$group --annotation-style line --custom-compile-command "make lock" \
 			--output-file requirements-$$group.txt pyproject.toml; \
