@@ -33,6 +33,8 @@ def template_of(scope: Scope, entry_root: str, entry_path: str, literals: set[st
     root: str = scope.get("root_path") or ""
     route = scope.get("route")
     is_matched = route is not None and type(route).__name__ not in _AROUND
+    if is_matched and root == entry_root and "fastapi" not in scope and "route_handler" not in scope:
+        return str(getattr(route, "path", ""))
     if not is_matched and "endpoint" in scope and "router" in scope:
         # Starlette before 1.7 does not say which route it matched, FastAPI not for mounts and routes of Starlette's.
         prefix = _Walk(scope, entry_root, entry_path).template()

@@ -38,6 +38,7 @@ _FIRST_FINAL = 200  # what is below is informational: the status is still to com
 _FORBIDDEN = 403
 _CLIENT_GONE = 499
 _SERVER_ERROR = 500
+_BUFFERED = 65_536  # bytes that every server takes at once: asyncio's own high-water mark
 
 
 class UsageMiddleware:
@@ -318,7 +319,20 @@ class _Http(_Exchange):
     def send(self, message: Message) -> Awaitable[None]:
         kind = message["type"]
         if kind == "http.response.body":
-            return self._send_body(message)
+            if self.size or message.get("more_body") or self._identify_async is not None or not self.status:
+                return self._send_body(message)
+            self.size = size = len(message.get("body") or b"")
+            if size > _BUFFERED:
+                self.size = 0
+                return self._send_body(message)
+            # The whole answer at once, and so small that a server takes it without waiting for the client: there is
+            # nothing to be measured afterwards, so a coroutine around the server's own is spared.
+            self._ending = True
+            self._last = now = perf_counter_ns()
+            if size:
+                self._first = now
+            self.settle()
+            return self._send(message)
         if kind == "http.response.start":
             status = message["status"]
             if status >= _FIRST_FINAL and not self._disconnected:
@@ -395,10 +409,11 @@ class _Http(_Exchange):
             if may_be_static and is_static(scope):
                 return
             status = self.status
+            event = self._middleware.event
             ended = self._last or perf_counter_ns()
             self.recorder.record_request(
                 self,
-                self.event_type(self._middleware.event),
+                event if type(event) is str and self.bound is None else self.event_type(event),
                 # Servers answer 500 for an app that raises, or returns without a word.
                 status or (_CLIENT_GONE if self._disconnected else _SERVER_ERROR),
                 self.route(),

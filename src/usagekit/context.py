@@ -98,17 +98,18 @@ class Measurement:
 
         `identify` is asked at most once successfully; while it says None it is asked again at the next occasion.
         """
-        user = org = attributes = None
-        bound = self.bound
-        if bound is not None:
-            user, org = bound.get("user"), bound.get("org")
-            attributes = {name: value for name, value in bound.items() if name not in _NOT_DIMENSIONS}
-        found = self.found
-        if found is None and self.identify is not None and (user is None or org is None):
+        bound, found = self.bound, self.found
+        if found is None and self.identify is not None and (bound is None or not bound.keys() >= _WHOSE):
             try:
                 self.found = found = told_by(self.identify(self.request()))
             except Exception as error:  # noqa: BLE001  the app's own callable may raise anything
                 (_guard if self.recorder is None else self.recorder.guard).caught("identify", error)
+        if bound is None and self.parent is None:
+            return found or _NOBODY
+        user = org = attributes = None
+        if bound is not None:
+            user, org = bound.get("user"), bound.get("org")
+            attributes = {name: value for name, value in bound.items() if name not in _NOT_DIMENSIONS}
         if found is not None:
             found_user, found_org, found_attributes = found
             if user is None:
@@ -151,11 +152,15 @@ class Measurement:
         self.bound = known if self.bound is None else self.bound | known
 
 
+_NOBODY: tuple[None, None, None] = (None, None, None)
+_WHOSE = frozenset({"user", "org"})
 _NOT_DIMENSIONS = frozenset({"user", "org", "event"})
 
 
 def told_by(answer: object) -> tuple[object, object, dict[str, object] | None] | None:
     """Read what an `identify` returned: a user id, an `Identity` or None; raises TypeError for anything else."""
+    if type(answer) is str and answer:
+        return answer, None, None
     if type(answer) is Identity:
         return answer.user, answer.org, answer.dimensions
     if answer is None or answer is False or answer == "":  # False: `user.is_authenticated and user.id`

@@ -382,7 +382,7 @@ class Recorder:
             if type(user) is not str:
                 user = _clean.text(user)
             if type(org) is not str:
-                org = _clean.text(org)
+                org = "" if org is None else _clean.text(org)
             shape, subject = self._shapes[event, status, route, aborted], self._subjects[user, org]
             tail = "null" if tail_us is None else tail_us
             accepted = journal.append(f"{time_us},{shape},{subject},{latency_us},{tail},{response_bytes}")

@@ -82,6 +82,35 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 # Time
 
 
+@pytest.mark.parametrize(("size", "latency_ms", "recorded"), [(65_536, 5.0, 1), (65_537, 12.0, 0)])
+def test_only_a_large_answer_is_timed_until_the_server_took_it(
+    size: int, latency_ms: float, recorded: int, capture: Capture, clock: Clock
+) -> None:
+    """A body that a server buffers at once is recorded as it is handed over; a larger one when it is taken."""
+    seen: list[int] = []
+
+    async def main() -> None:
+        async def take(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                seen.append(capture.recorder.status()["accepted"])
+                clock.passes(7)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            clock.passes(5)
+            await send(START)
+            await send(part(b"x" * size, more=False))
+
+        connection = Connection()
+        connection.on_send = take
+        await connection.run(UsageMiddleware(app, recorder=capture.recorder))
+
+    asyncio.run(main())
+
+    event = capture.event()
+    assert seen == [recorded]
+    assert (event.latency_ms, event.response_bytes, event.aborted) == (latency_ms, size, False)
+
+
 @matrix("any ASGI app", "streams are timed to the last byte")
 def test_a_streamed_body_is_timed_to_its_first_and_its_last_byte(capture: Capture, clock: Clock) -> None:
     """Neither the headers nor empty parts are the first byte, and the return of the app is not the last."""
