@@ -33,7 +33,7 @@ from django.utils.module_loading import import_string
 from usagekit.context import Measurement, current, told_by
 from usagekit.errors import ConfigurationError
 from usagekit.recorder import Recorder, default_recorder, set_default_recorder
-from usagekit.selection import DEFAULT_EXCLUDED, DEFAULT_MAX_ROUTES, Routes, compiled, sampler
+from usagekit.selection import DEFAULT_EXCLUDED, DEFAULT_MAX_ROUTES, Routes, Selection
 from usagekit.wsgi import exchange_of
 
 if TYPE_CHECKING:
@@ -137,8 +137,7 @@ class UsageMiddleware:
         if self._recorder is not None:
             set_default_recorder(self._recorder)
         self.identify: Callable[[Any], object] | None = options.get("IDENTIFY")
-        self._excluded_paths, self._excludes = compiled(options.get("EXCLUDE", DEFAULT_EXCLUDED))
-        self._sampler = sampler(options.get("SAMPLE", 1))
+        self._selection = Selection(options.get("EXCLUDE", DEFAULT_EXCLUDED), options.get("SAMPLE", 1))
         self.event: str | Callable[[Any], str | None] = options.get("EVENT", "request")
         self.route_names = Routes(options.get("MAX_ROUTES", DEFAULT_MAX_ROUTES))
 
@@ -150,24 +149,12 @@ class UsageMiddleware:
             return self._tell_async(request) if self._is_async else _tell(request, self.get_response(request))
         exchange = _Exchange(self, recorder, request)
         exchange.parent = outer
-        if recorder is None or not recorder.active:
+        if recorder is None or not recorder.active or self._selection.leaves_out(request.path_info, recorder.guard):
             exchange.settled = True
         else:
-            self._choose(exchange, recorder, request.path_info)
+            exchange.weight = self._selection.weight(request.path_info, recorder.guard)
+            exchange.settled = exchange.weight == 0
         return self._serve_async(exchange, request) if self._is_async else self._serve(exchange, request)
-
-    def _choose(self, exchange: _Exchange, recorder: Recorder, path: str) -> None:
-        """Leave a request out that is excluded or loses the draw: its own event only."""
-        try:
-            exchange.settled = path in self._excluded_paths or bool(self._excludes is not None and self._excludes(path))
-        except Exception as error:  # noqa: BLE001  the app's own callable may raise anything
-            recorder.guard.caught("exclude", error)
-        try:
-            if self._sampler is not None and not exchange.settled:
-                exchange.weight = self._sampler(path)
-                exchange.settled = exchange.weight == 0
-        except Exception as error:  # noqa: BLE001  the app's own callable may raise anything
-            recorder.guard.caught("sample", error)
 
     def _serve(self, exchange: _Exchange, request: HttpRequest) -> HttpResponseBase:
         token = current.set(exchange)

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     import re
     from collections.abc import Callable, Iterable
 
-__all__ = ["DEFAULT_EXCLUDED", "DEFAULT_MAX_ROUTES", "Exclusion", "Routes", "compiled", "sampler"]
+    from usagekit._guard import Guard
+
+__all__ = ["DEFAULT_EXCLUDED", "DEFAULT_MAX_ROUTES", "Exclusion", "Routes", "Selection", "compiled", "sampler"]
 
 DEFAULT_EXCLUDED = ("/health", "/healthz", "/livez", "/readyz", "/metrics", "/favicon.ico")
 """Paths that say nothing about users. Mounted static files and the usage page itself are left out too."""
@@ -97,6 +99,40 @@ def _drawn(one_in: int) -> int:
 
     # Not the host's own generator, whose sequence it may have seeded; and forked workers must not draw the same.
     return 0 if SystemRandom().randrange(one_in) else one_in
+
+
+class Selection:
+    """Which requests a middleware counts; lives as long as it.
+
+    Attributes:
+        paths: exact paths that are left out.
+        is_choosy: there is more to ask than the exact paths.
+    """
+
+    __slots__ = ("_excludes", "_sampler", "is_choosy", "paths")
+
+    def __init__(
+        self, exclude: Iterable[str | re.Pattern[str]] | Callable[[str], bool], sample: int | Callable[[str], int]
+    ) -> None:
+        self.paths, self._excludes = compiled(exclude)
+        self._sampler = sampler(sample)
+        self.is_choosy = self._excludes is not None or self._sampler is not None
+
+    def leaves_out(self, path: str, guard: Guard) -> bool:
+        """Say whether a request of `path` is not counted at all; what the app's callable raises is a no."""
+        try:
+            return path in self.paths or bool(self._excludes is not None and self._excludes(path))
+        except Exception as error:  # noqa: BLE001  the app's own callable may raise anything
+            guard.caught("exclude", error)
+            return False
+
+    def weight(self, path: str, guard: Guard) -> int:
+        """Draw how many requests this one stands for, 0 = it lost; 1 where the app's callable raises."""
+        try:
+            return 1 if self._sampler is None else self._sampler(path)
+        except Exception as error:  # noqa: BLE001  the app's own callable may raise anything
+            guard.caught("sample", error)
+            return 1
 
 
 class Routes(dict[str, "_RoutesOfMethod"]):

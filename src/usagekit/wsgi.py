@@ -14,7 +14,7 @@ from time import perf_counter_ns, time_ns
 from usagekit.context import Measurement, current
 from usagekit.recorder import default_recorder
 from usagekit.request import AsgiRequest, WsgiRequest
-from usagekit.selection import DEFAULT_EXCLUDED, DEFAULT_MAX_ROUTES, Routes, compiled, sampler
+from usagekit.selection import DEFAULT_EXCLUDED, DEFAULT_MAX_ROUTES, Routes, Selection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,11 +94,10 @@ class UsageMiddleware:
         self.app = app
         self._recorder = recorder
         self._identify = identify
-        self._excluded_paths, self._excludes = compiled(exclude)
+        self._selection = Selection(exclude, sample)
         # As the server gives them: decoded byte by byte.
-        self._excluded_raw = frozenset(path.encode().decode("latin-1") for path in self._excluded_paths)
-        self._sampler = sampler(sample)
-        self._is_choosy = self._excludes is not None or self._sampler is not None
+        self._excluded_raw = frozenset(path.encode().decode("latin-1") for path in self._selection.paths)
+        self._is_choosy = self._selection.is_choosy
         self.event = event
         self.route_names = Routes(max_routes)
         self.mounts: dict[str, object] | None = getattr(app, "mounts", None)
@@ -155,19 +154,11 @@ class UsageMiddleware:
             exchange.settled = True
             return True
         path = environ.get("PATH_INFO", "").encode("latin-1", "replace").decode("utf-8", "replace") or "/"
-        try:
-            exchange.settled = path in self._excluded_paths or bool(self._excludes is not None and self._excludes(path))
-        except Exception as error:  # noqa: BLE001  the app's own callable may raise anything
-            recorder.guard.caught("exclude", error)
-        if exchange.settled:
-            return True
-        environ[_MARK] = recorder
-        try:
-            if self._sampler is not None:
-                exchange.weight = self._sampler(path)
-                exchange.settled = exchange.weight == 0
-        except Exception as error:  # noqa: BLE001  the app's own callable may raise anything
-            recorder.guard.caught("sample", error)
+        exchange.settled = self._selection.leaves_out(path, recorder.guard)
+        if not exchange.settled:
+            environ[_MARK] = recorder
+            exchange.weight = self._selection.weight(path, recorder.guard)
+            exchange.settled = exchange.weight == 0
         return True
 
 

@@ -75,7 +75,8 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Give the clock that durations are taken from."""
     found = Clock()
-    monkeypatch.setattr("usagekit.asgi.perf_counter_ns", found)
+    for module in ("exchange", "http"):
+        monkeypatch.setattr(f"usagekit._asgi.{module}.perf_counter_ns", found)
     return found
 
 

@@ -701,7 +701,7 @@ def test_an_identify_that_fails_costs_the_request_nothing(
     identify: Any, capture: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client gets its answer; the request is counted as unattributed, the failure by itself."""
-    monkeypatch.setattr("usagekit.asgi.IDENTIFY_SECONDS", 0.01)
+    monkeypatch.setattr("usagekit._asgi.exchange.IDENTIFY_SECONDS", 0.01)
 
     answer = ask(UsageMiddleware(plain, recorder=capture.recorder, identify=identify))
 
