@@ -11,6 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 SDKS := .venv-sdks
 LITELLM := .venv-litellm
+PEERS := .venv-bench
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test: lint types unit
@@ -38,8 +39,9 @@ matrix: $(STAMP)
 soak: $(STAMP)
 	$(BIN)/python -m pytest -m soak --timeout 3600 $(ARGS)
 
-bench: $(STAMP)
-	$(BIN)/python -m benchmarks $(ARGS)
+# Compared with libraries that patch others when they are imported, so not in $(VENV).
+bench: $(PEERS)/.stamp
+	$(PEERS)/bin/python -m benchmarks $(ARGS)
 
 coverage: $(STAMP)
 	$(BIN)/coverage erase
@@ -64,14 +66,15 @@ lock: $(STAMP)
 	$(MAKE) --no-print-directory $(STAMP)
 
 clean:
-	rm -rf $(VENV) $(SDKS) $(LITELLM) dist build htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(SDKS) $(LITELLM) $(PEERS) dist build htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Debian's python3 comes without venv; virtualenv does as well.
 $(STAMP): requirements-dev.txt pyproject.toml
 $(SDKS)/.stamp: requirements-sdks.txt pyproject.toml
 $(LITELLM)/.stamp: requirements-litellm.txt pyproject.toml
-$(STAMP) $(SDKS)/.stamp $(LITELLM)/.stamp:
+$(PEERS)/.stamp: requirements-bench.txt pyproject.toml
+$(STAMP) $(SDKS)/.stamp $(LITELLM)/.stamp $(PEERS)/.stamp:
 	@set -eu; \
 	recent='import sys; sys.exit(sys.version_info < (3, 11))'; \
 	if ! $(@D)/bin/python -c "$$recent" 2>/dev/null || ! $(@D)/bin/python -c 'import pip' 2>/dev/null; then \

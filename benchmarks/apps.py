@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
+from io import BytesIO
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +44,7 @@ def user_and_org_of(request: Any) -> Identity:
 
 
 class _Route:
-    path = "/items/{item_id}"
+    path = path_format = "/items/{item_id}"
 
 
 _ROUTE = _Route()
@@ -226,6 +228,7 @@ def environs_of(people: Iterable[tuple[str, str]]) -> list[Environ]:
             "SERVER_NAME": "127.0.0.1",
             "SERVER_PORT": "8000",
             "SERVER_PROTOCOL": "HTTP/1.1",
+            "REMOTE_ADDR": "127.0.0.1",
             "HTTP_HOST": "127.0.0.1:8000",
             "HTTP_ACCEPT": "application/json",
             "HTTP_USER_AGENT": "bench/1.0",
@@ -233,6 +236,8 @@ def environs_of(people: Iterable[tuple[str, str]]) -> list[Environ]:
             "HTTP_X_ORG_ID": org,
             "wsgi.version": (1, 0),
             "wsgi.url_scheme": "http",
+            "wsgi.input": BytesIO(),
+            "wsgi.errors": sys.stderr,
             "wsgi.multithread": True,
             "wsgi.multiprocess": False,
             "wsgi.run_once": False,
