@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
-from benchmarks.apps import AsgiNoop, user_and_org_of
+from benchmarks.apps import AsgiIdeal, AsgiNoop, user_and_org_of
 from usagekit import Recorder, usage
 from usagekit.asgi import UsageMiddleware
 from usagekit.backends.sqlite import SQLiteBackend
@@ -25,6 +25,13 @@ def noop() -> Starlette:
     """Give the app in a middleware that does nothing."""
     app = _app(int, int)
     app.add_middleware(AsgiNoop)
+    return app
+
+
+def ideal() -> Starlette:
+    """Give the app in the least that knows what a request event knows."""
+    app = _app(int, int)
+    app.add_middleware(AsgiIdeal)
     return app
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TIMES_NOOP = 1.25
 
-_APPS = {"noop": "noop", "noop2": "noop", "usagekit": "recorded"}
+_APPS = {"noop": "noop", "noop2": "noop", "ideal": "ideal", "usagekit": "recorded"}
 _CONNECTIONS = 16
 _START_SECONDS = 60.0
 _ROOT = Path(__file__).parents[1]
