@@ -438,6 +438,27 @@ def test_status_tells_what_is_durable_and_what_waits(ledger: Path, run: Any) -> 
     )
 
 
+# report: guard rails
+
+
+def test_report_says_what_the_limit_cut(ledger: Path, run: Any) -> None:
+    """And nothing where it cut nothing."""
+    cut = run("report", "--db", str(ledger), "--period", "all", "--limit", "2")[1]
+    whole = run("report", "--db", str(ledger), "--period", "all", "--limit", "4")[1]
+
+    assert cut.splitlines()[-1].endswith("exact, first 2 of 4 rows")
+    assert whole.splitlines()[-1].endswith("exact")
+
+
+def test_report_gives_up_when_its_time_is_over(ledger: Path, run: Any) -> None:
+    """One line says what was asked and what would help."""
+    code, out, err = run("report", "--db", str(ledger), "--timeout", "0.000000001")
+
+    assert (code, out) == (2, "")
+    assert err.startswith("usagekit report: the answer by user, from ")
+    assert err.endswith("ask for a shorter range or fewer dimensions, or give a larger timeout\n")
+
+
 # drain
 
 

@@ -6,6 +6,7 @@ Set-up and reading raise early and say what to do; capturing never raises into t
     ├── ConfigurationError   (ValueError)    an option or an environment variable that cannot work
     ├── MissingDependencyError (ImportError) an extra that is not installed
     ├── QueryError           (ValueError)    a question that cannot be asked
+    │   └── QueryTimeout     (TimeoutError)  one that could not be answered within its time budget
     ├── StorageError         (OSError)       a ledger or a journal that cannot be used
     ├── RetryAfter                           raised by a sink: try the same batch again later
     └── Rejected                             raised by a sink: this batch will never be taken
@@ -19,6 +20,7 @@ __all__ = [
     "ConfigurationError",
     "MissingDependencyError",
     "QueryError",
+    "QueryTimeout",
     "Rejected",
     "RetryAfter",
     "StorageError",
@@ -40,6 +42,10 @@ class MissingDependencyError(UsagekitError, ImportError):
 
 class QueryError(UsagekitError, ValueError):
     """A question that cannot be asked: an unknown name, a bad range or zone; says what is allowed."""
+
+
+class QueryTimeout(QueryError, TimeoutError):  # noqa: N818  named after the option
+    """A question that could not be answered within its `timeout`; nothing is known of the answer."""
 
 
 class StorageError(UsagekitError, OSError):

@@ -33,8 +33,8 @@ READ_FLUSH_SECONDS = 1.0  # how long a question waits for what was accepted just
 CLOSE_SECONDS = 5.0
 
 _OPTIONS = frozenset(
-    "id time latency_ms attributes weight event_id period start end days tz by order limit measures origin format sort"
-    " page".split()
+    "id time latency_ms attributes weight event_id period start end days tz by order limit measures origin timeout format"
+    " sort page".split()
 )
 """Names of options, beside which a dimension of the same name could not be given."""
 
@@ -648,12 +648,13 @@ class Recorder:
 
         Raises:
             QueryError: no backend of this recorder can be asked, or the question cannot.
+            QueryTimeout: the backend took longer than `query.timeout`.
         """
         from usagekit.errors import QueryError
 
         for backend in self.backends:
             if hasattr(backend, "read"):
-                is_all = self.flush(READ_FLUSH_SECONDS)
+                is_all = self.flush(min(READ_FLUSH_SECONDS, query.timeout or READ_FLUSH_SECONDS))
                 report: UsageReport = backend.read(query)
                 return report if is_all else report.incomplete()
         if self.backends:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -14,7 +16,7 @@ from tests.query.strategies import DECLARED, events, queries
 from usagekit import Recorder
 from usagekit.backends.memory import MemoryBackend
 from usagekit.backends.sqlite import SQLiteBackend
-from usagekit.errors import ConfigurationError, StorageError
+from usagekit.errors import ConfigurationError, QueryTimeout, StorageError
 from usagekit.query import usage
 from usagekit.testing import ReaderContract
 
@@ -77,6 +79,37 @@ def test_answers_any_question_as_the_reference_does(happened: list[UsageEvent], 
 
             assert _comparable(answer) == _comparable(expected)
             assert _estimates(answer) == _estimates(expected)
+
+
+def test_a_read_that_takes_too_long_is_interrupted(tmp_path: Path) -> None:
+    """In the middle of SQLite's work; here it would never end. Nobody else is disturbed."""
+    backend = recorded(tmp_path / "usage.db", [])
+    with closing(sqlite3.connect(tmp_path / "usage.db")) as connection:
+        connection.execute("ALTER TABLE blocks RENAME TO finite")
+        connection.execute(
+            "CREATE VIEW blocks AS WITH RECURSIVE endless (block, base_us, first_us, last_us) AS"
+            " (SELECT 0, 0, 0, 0 UNION ALL SELECT block, base_us, first_us, last_us FROM endless)"
+            " SELECT * FROM endless"
+        )
+
+    with pytest.raises(QueryTimeout, match=r"longer than its time budget of 0\.05 s"):
+        usage(backend, by="day", timeout=0.05)
+
+    with closing(sqlite3.connect(tmp_path / "usage.db")) as connection:
+        connection.execute("DROP VIEW blocks")
+        connection.execute("ALTER TABLE finite RENAME TO blocks")
+    assert usage(backend, measures="events", timeout=60).totals == {"events": 0}
+
+
+def test_reading_cannot_write(tmp_path: Path) -> None:
+    """Each read has a connection of its own, and SQLite itself keeps that from changing anything."""
+    backend = recorded(tmp_path / "usage.db", [])
+
+    with (
+        closing(backend._connection()) as connection,
+        pytest.raises(sqlite3.OperationalError, match="readonly"),
+    ):
+        connection.execute("DELETE FROM events")
 
 
 def test_without_a_ledger_it_says_where_it_looked(tmp_path: Path) -> None:

@@ -87,6 +87,10 @@ def test_an_unknown_dimension_says_what_is_allowed() -> None:
         ({"limit": -1}, "bad limit -1"),
         ({"limit": True}, "bad limit True"),
         ({"limit": "5"}, "bad limit '5'"),
+        *(
+            ({"timeout": timeout}, "bad timeout .*; use seconds, more than 0, or None")
+            for timeout in (0, -1, float("nan"), float("inf"), 10**400, True, "5")
+        ),
         ({"origin": "both"}, "unknown origin 'both'"),
         ({"origin": ["direct"]}, "unknown origin"),
     ],

@@ -85,6 +85,7 @@ def test_json_is_one_object() -> None:
             "cost_usd": "0.000000001",
             "last_seen": "2026-11-20T13:00:00.000000+01:00",
         },
+        "groups": 2,
         "exact": False,
         "source": "test",
         "complete_from": "2026-11-01T01:00:00+01:00",

@@ -11,6 +11,7 @@ from usagekit.errors import ConfigurationError
 from usagekit.event import from_microseconds, to_microseconds
 from usagekit.query.aggregate import Aggregate
 from usagekit.query.algebra import DIMENSIONS
+from usagekit.query.budget import Budget
 from usagekit.query.periods import BUCKETS, bucket_value
 from usagekit.query.report import UsageReport
 
@@ -111,7 +112,12 @@ class MemoryBackend:
         """Do nothing: what it holds can still be read."""
 
     def read(self, query: UsageQuery, /) -> UsageReport:
-        """Answer a question by looking at every event; exact, but for what `limit` dropped."""
+        """Answer a question by looking at every event; exact, but for what `limit` dropped.
+
+        Raises:
+            QueryTimeout: that took longer than `query.timeout`.
+        """
+        budget = Budget(query)
         with self._lock:
             events = tuple(self._events) if query.origin == "direct" else ()
             complete_from_us = self._complete_from_us
@@ -119,10 +125,12 @@ class MemoryBackend:
         totals = Aggregate()
         groups: dict[tuple[object, ...], Aggregate] = {}
         for event in events:
+            budget.check()
             if _matches(event, query, windows):
                 totals.add(event)
                 key = tuple(_value(event, name, zone) for name in query.by)
                 groups.setdefault(key, Aggregate()).add(event)
+        budget.check()
         return UsageReport.build(
             query,
             groups.items(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
@@ -14,17 +14,19 @@ from usagekit._store.schema import BLOCK_SHIFT, SCHEMA_VERSION, check_version, c
 from usagekit.errors import ConfigurationError, StorageError
 from usagekit.query.aggregate import Aggregate, bucket_of
 from usagekit.query.algebra import BUCKETS
+from usagekit.query.budget import Budget
 from usagekit.query.periods import bucket_label, offset_changes
 from usagekit.query.report import UsageReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from usagekit.query import UsageQuery
 
 __all__ = ["SQLiteBackend"]
 
 _DAY_US = 86_400_000_000
+_STEPS_BETWEEN_LOOKS = 10_000  # of SQLite's virtual machine: well under a millisecond
 
 # Every event with its time and the dictionaries' rows. Blocks come first, so that a range of time reads only the
 # blocks it touches; the dictionaries are small, and looked up by their keys.
@@ -155,10 +157,12 @@ class SQLiteBackend:
 
         Raises:
             StorageError: there is no usable ledger at the path.
+            QueryTimeout: it took longer than `query.timeout`; SQLite stops in the middle of it.
         """
+        budget = Budget(query)
         if query.origin != "direct":
             return UsageReport.build(query, (), Aggregate(), source="sqlite", exact=True)
-        with closing(self._connection()) as connection:
+        with closing(self._connection()) as connection, _within(budget, connection):
             # One transaction, so that rows and totals see the same events.
             connection.execute("BEGIN")
             groups, totals = _Reading(connection, query).answer()
@@ -176,6 +180,20 @@ class SQLiteBackend:
         connection.create_function("bucket_of", 1, bucket_of, deterministic=True)
         connection.create_aggregate("exact_sum", 2, _ExactSum)  # type: ignore[arg-type] # step takes two values
         return connection
+
+
+@contextmanager
+def _within(budget: Budget, connection: sqlite3.Connection) -> Iterator[None]:
+    """Interrupt what `connection` does in the block once the budget is spent."""
+    connection.set_progress_handler(lambda: budget.spent, _STEPS_BETWEEN_LOOKS)
+    try:
+        budget.check()
+        yield
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
+            raise budget.error() from None
+        raise
+    budget.check()
 
 
 class _ExactSum:

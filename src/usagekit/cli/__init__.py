@@ -112,6 +112,7 @@ def _add_report(commands: Any) -> None:
     )
     option("--order", metavar="NAME", help="a measure or one of --by, with - in front for descending")
     option("--limit", type=int, metavar="N", help="at most so many rows; totals do not know it")
+    option("--timeout", type=float, metavar="SECONDS", help="give up when the answer takes longer [never]")
     option("--origin", default="direct", help="direct: what this app recorded; backfill: brought in [direct]")
     _add_format(parser, "table", "json", "csv")
     parser.set_defaults(command=_report)

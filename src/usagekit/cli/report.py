@@ -61,6 +61,7 @@ def report(arguments: argparse.Namespace) -> int:
             order=arguments.order,
             limit=arguments.limit,
             origin=arguments.origin,
+            timeout=arguments.timeout,
         )
     if arguments.format == "json":
         print(answer.to_json())
@@ -124,8 +125,8 @@ def _about(report: UsageReport) -> str:
         parts.insert(1, f"origin {query.origin}")
     if report.complete_from is not None:
         parts.append(f"complete from {_local(report.complete_from, report)}")
-    if query.limit is not None and len(report.rows) == query.limit:
-        parts.append(f"first {query.limit:,} rows")
+    if report.groups > len(report.rows):
+        parts.append(f"first {len(report.rows):,} of {report.groups:,} rows")
     return ", ".join(parts)
 
 

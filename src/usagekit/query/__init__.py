@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from usagekit.errors import QueryError
 from usagekit.query.algebra import BUCKETS, DIMENSIONS, MEASURES, UsageQuery
+from usagekit.query.budget import Budget
 from usagekit.query.report import UsageReport, empty_report
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ __all__ = [
     "BUCKETS",
     "DIMENSIONS",
     "MEASURES",
+    "Budget",
     "Reader",
     "UsageQuery",
     "UsageReport",
@@ -50,10 +52,11 @@ def usage(
     order: str | None = None,
     limit: int | None = None,
     origin: str = "direct",
+    timeout: float | None = None,
 ) -> UsageReport:
     """Ask `source` who used what, how much, and at which cost.
 
-    Blocks until the answer is there, without a time budget. Raises `QueryError`, which says what is allowed.
+    Blocks until the answer is there. Raises `QueryError`, which says what is allowed, and `QueryTimeout`.
 
     Args:
         source: a recorder or a reader.
@@ -72,6 +75,8 @@ def usage(
             ascending, then most events first. Ties by key.
         limit: how many rows at most; `totals` do not know it.
         origin: `"direct"` = events this app recorded, `"backfill"` = those brought in from elsewhere.
+        timeout: seconds that the answer may take; None = as long as it takes. A recorder first imports what waits,
+            which takes a second, or `timeout`, at most.
     """
     if not hasattr(source, "read"):
         raise QueryError(f"cannot ask a {type(source).__name__}; give a Recorder or a backend with read()")
@@ -87,6 +92,7 @@ def usage(
         order=order,
         limit=limit,
         origin=origin,
+        timeout=timeout,
         dimensions=getattr(source, "dimensions", ()),
     )
     return source.read(query)

@@ -77,6 +77,7 @@ ORIGINS = ("direct", "backfill")
 
 _NO_FILTERS: Mapping[str, tuple[str | int | bool, ...]] = MappingProxyType({})
 _EVER = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+_LONGEST_SECONDS = 10**9  # what clocks and locks can wait for
 _STATUS_CLASS = re.compile(r"[0-9]xx|none")
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -102,6 +103,7 @@ class UsageQuery:
         order: a measure or a dimension of `by`, with `-` in front for descending; None = the default order.
         limit: how many rows at most; None = all.
         origin: `"direct"` or `"backfill"`.
+        timeout: seconds that the answer may take, see `usagekit.query.Budget`; None = as long as it takes.
     """
 
     by: tuple[str, ...] = ()
@@ -114,6 +116,7 @@ class UsageQuery:
     order: str | None = None
     limit: int | None = None
     origin: str = "direct"
+    timeout: float | None = None
 
     @classmethod
     def build(
@@ -130,6 +133,7 @@ class UsageQuery:
         order: str | None = None,
         limit: int | None = None,
         origin: str = "direct",
+        timeout: float | None = None,
         dimensions: Iterable[str] = (),
         now: datetime | None = None,
     ) -> UsageQuery:
@@ -148,6 +152,7 @@ class UsageQuery:
         filters, spans = _filters(where, allowed, tz)
         _check_order(order, keys)
         _check_limit(limit)
+        _check_timeout(timeout)
         if origin not in ORIGINS:
             raise QueryError(f"unknown origin {shown(origin)}; use 'direct' (recorded here) or 'backfill'")
         return cls(
@@ -161,6 +166,7 @@ class UsageQuery:
             order=order,
             limit=limit,
             origin=origin,
+            timeout=timeout,
         )
 
     @property
@@ -252,6 +258,14 @@ def _check_order(order: object, keys: tuple[str, ...]) -> None:
 def _check_limit(limit: object) -> None:
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         raise QueryError(f"bad limit {shown(limit)}; use a whole number from 1 on, or None for all rows")
+
+
+def _check_timeout(timeout: object) -> None:
+    if timeout is None:
+        return
+    is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+    if not is_number or not 0 < timeout <= _LONGEST_SECONDS:  # type: ignore[operator]
+        raise QueryError(f"bad timeout {shown(timeout)}; use seconds, more than 0, or None for no time budget")
 
 
 def _filters(

@@ -34,6 +34,7 @@ class UsageReport:
             `success_rate`, `quantity` and milliseconds are floats, `last_seen` is an ISO 8601 string in the
             zone of the query. None = not known.
         totals: the measures over everything that matched, before `query.limit`.
+        groups: how many rows there are without `query.limit`: more than `rows` has where it cut them.
         exact: whether every event was counted; False where the source samples.
         source: the name of the backend that answered, `"sqlite"`.
         complete_from: aware; events before it may be missing because they were purged; None = nothing is.
@@ -42,6 +43,7 @@ class UsageReport:
 
     rows: list[dict[str, Any]]
     totals: dict[str, Any]
+    groups: int
     exact: bool
     source: str
     complete_from: datetime | None
@@ -71,13 +73,23 @@ class UsageReport:
         """
         zone = query.zone
         total = {name: totals.measure(name, zone) for name in query.measures}
-        rows = [dict(total)]
+        rows, count = [dict(total)], 1
         if query.by:
+            ordered = _ordered(query, groups)
+            count = len(ordered)
             rows = [
                 dict(zip(query.by, key, strict=True)) | {name: group.measure(name, zone) for name in query.measures}
-                for key, group in _ordered(query, groups)[: query.limit]
+                for key, group in ordered[: query.limit]
             ]
-        return cls(rows=rows, totals=total, exact=exact, source=source, complete_from=complete_from, query=query)
+        return cls(
+            rows=rows,
+            totals=total,
+            groups=count,
+            exact=exact,
+            source=source,
+            complete_from=complete_from,
+            query=query,
+        )
 
     def incomplete(self) -> UsageReport:
         """Give the same report, said to be not exact."""
@@ -99,13 +111,14 @@ class UsageReport:
     def to_json(self) -> str:
         """Give the report as one JSON object.
 
-        Its keys are rows, totals, exact, source, complete_from and period (start, end, tz). Money is a
+        Its keys are rows, totals, groups, exact, source, complete_from and period (start, end, tz). Money is a
         decimal string without exponent, times are ISO 8601 in the zone of the query.
         """
         period = {"start": self.query.start, "end": self.query.end, "tz": self.query.tz}
         report = {
             "rows": self.rows,
             "totals": self.totals,
+            "groups": self.groups,
             "exact": self.exact,
             "source": self.source,
             "complete_from": self.complete_from,

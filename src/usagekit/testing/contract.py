@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from usagekit.errors import QueryError
+from usagekit.errors import QueryError, QueryTimeout
 from usagekit.event import UsageEvent
 from usagekit.query import MEASURES, UsageQuery, usage
 
@@ -632,6 +632,47 @@ class ReaderContract:
             {"user": "user 4", "events": 4, "users": 1},
         ]
         assert report.totals == {"events": 15, "users": 5}
+
+    def test_says_how_many_rows_there_are_without_the_limit(self) -> None:
+        """So that whoever shows the rows can say what was cut."""
+        reader = self._reader(UsageEvent(time=_NOON, user=f"user {n}") for n in range(5))
+
+        reports = [
+            _ask(reader, by="user", limit=2),
+            _ask(reader, by="user", limit=5),
+            _ask(reader, by=["user", "day"], where={"user": ["user 1", "user 2", "nobody"]}),
+            _ask(reader, by="user", where={"user": []}),
+            _ask(reader),
+        ]
+
+        assert [(len(report.rows), report.groups) for report in reports] == [(2, 5), (5, 5), (2, 2), (0, 0), (1, 1)]
+
+    # Time budgets.
+
+    def test_an_answer_within_its_time_is_the_same(self) -> None:
+        """The budget changes nothing but when to give up."""
+        reader = self._reader(_story())
+
+        report = _ask(reader, by="user", timeout=3600)
+
+        assert report.rows == _ask(reader, by="user").rows
+        assert report.query.timeout == 3600
+
+    def test_an_answer_that_takes_too_long_is_none(self) -> None:
+        """The error says what was asked, how long it was given, and what to do."""
+        reader = self._reader(_story())
+
+        try:
+            _ask(reader, by=["user", "day"], start="2026-11-01", timeout=1e-9)
+        except QueryTimeout as error:
+            message = str(error)
+        else:
+            message = ""
+
+        assert "user, day" in message
+        assert "2026-11-01" in message
+        assert "1e-09 s" in message
+        assert "larger timeout" in message
 
     # Filters.
 
