@@ -33,8 +33,8 @@ READ_FLUSH_SECONDS = 1.0  # how long a question waits for what was accepted just
 CLOSE_SECONDS = 5.0
 
 _OPTIONS = frozenset(
-    "id time latency_ms attributes weight event_id period start end days tz by order limit measures origin timeout format"
-    " sort page".split()
+    "id time latency_ms attributes weight event_id period start end days tz by order limit measures origin timeout"
+    " format sort page".split()
 )
 """Names of options, beside which a dimension of the same name could not be given."""
 
