@@ -459,6 +459,69 @@ def test_report_gives_up_when_its_time_is_over(ledger: Path, run: Any) -> None:
     assert err.endswith("ask for a shorter range or fewer dimensions, or give a larger timeout\n")
 
 
+# statement
+
+
+def test_statement_shows_a_customers_month(ledger: Path, run: Any) -> None:
+    """Lines, totals, and what it is about; nothing that is 0 all over."""
+    code, out, err = run(
+        "statement",
+        "--db",
+        str(ledger),
+        "--org",
+        "globex",
+        "--month",
+        "2020-11",
+        "--by",
+        "model",
+        "--tz",
+        "Asia/Kolkata",
+    )
+
+    assert (code, err) == (0, "")
+    assert out == textwrap.dedent(
+        """\
+                                                       input   output      total
+        day         model       events  succeeded     tokens   tokens     tokens         cost_usd  quantity
+        ----------  ----------  ------  ---------  ---------  -------  ---------  ---------------  --------
+        2020-11-20  gpt-5-mini       1          1  1,000,000  234,567  1,234,567        $1,234.50         1
+        2020-11-20  small            1          1          1        0          1      $0.00000002         1
+        ----------  ----------  ------  ---------  ---------  -------  ---------  ---------------  --------
+        total                        2          2  1,000,001  234,567  1,234,568  $1,234.50000002         2
+
+        org globex, 2020-11: 2020-11-01 00:00:00 +0530 to 2020-12-01 00:00:00 +0530 (Asia/Kolkata), source sqlite, exact, closed
+        """
+    )
+
+
+def test_statement_is_exact_as_csv_and_json(ledger: Path, run: Any) -> None:
+    """Decimals to the last digit; JSON says that the month is closed."""
+    options = ("statement", "--db", str(ledger), "--org", "globex", "--month", "2020-11", "--by", "model")
+
+    rows = list(csv.DictReader(io.StringIO(run(*options, "--format", "csv")[1])))
+    told = json.loads(run(*options, "--format", "json")[1])
+
+    assert [(row["model"], row["cost_usd"]) for row in rows] == [
+        ("gpt-5-mini", "1234.500000000"),
+        ("small", "0.000000020"),
+    ]
+    assert (told["totals"]["cost_usd"], told["closed"]) == ("1234.500000020", True)
+
+
+def test_statement_needs_one_customer_and_a_month(ledger: Path, run: Any) -> None:
+    """Whatever is missing is said in one line."""
+    neither = run("statement", "--db", str(ledger), "--month", "2020-11")
+    both = run("statement", "--db", str(ledger), "--month", "2020-11", "--org", "a", "--user", "b")
+    odd = run("statement", "--db", str(ledger), "--month", "2020", "--org", "a")
+    nobody = run("statement", "--db", str(ledger), "--month", "2020-11", "--org", "nobody")
+
+    assert [code for code, _, _ in (neither, both, odd, nobody)] == [2, 2, 2, 0]
+    assert "one of the arguments --org --user is required" in neither[2]
+    assert "not allowed with argument" in both[2]
+    assert odd[2] == "usagekit statement: bad month '2020'; use year and month: '2026-11'\n"
+    assert nobody[1].startswith("No events matched.\norg nobody, 2020-11: 2020-11-01 00:00:00 +0000 to ")
+
+
 # drain
 
 

@@ -208,6 +208,15 @@ def test_asking() -> None:
     close(namespace)
 
 
+def test_bills() -> None:
+    """What the page asserts holds; the written CSV has the lines."""
+    namespace = run(ROOT / "docs/bills.md")
+
+    with Path("acme-2026-10.csv").open(newline="", encoding="utf-8") as file:
+        assert [(row["day"], row["cost_usd"]) for row in csv.DictReader(file)] == [("2026-10-05", "0.000900000")]
+    close(namespace)
+
+
 def test_delivery() -> None:
     """Files lie where the page says and nobody else may read them; memory-only recorders hold what they accept."""
     namespace = run(ROOT / "docs/delivery.md")
@@ -332,7 +341,7 @@ def test_every_option_of_every_command_is_documented() -> None:
         if f"`{option}" not in sections[f"usagekit {name}"]
     ]
 
-    assert set(commands) == {"report", "status", "drain"}
+    assert set(commands) == {"report", "statement", "status", "drain"}
     assert missing == []
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     )
     from usagekit.event import UsageEvent
     from usagekit.llm import track_tokens
-    from usagekit.query import UsageQuery, UsageReport, usage
+    from usagekit.query import Statement, UsageQuery, UsageReport, statement, usage
     from usagekit.recorder import Recorder, record_tokens, set_default_recorder, track
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Recorder",
     "Rejected",
     "RetryAfter",
+    "Statement",
     "StorageError",
     "UsageEvent",
     "UsageQuery",
@@ -41,6 +42,7 @@ __all__ = [
     "bound",
     "record_tokens",
     "set_default_recorder",
+    "statement",
     "track",
     "track_tokens",
     "usage",
@@ -51,6 +53,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "Identity": "context",
     "Recorder": "recorder",
+    "Statement": "query",
     "UsageEvent": "event",
     "UsageQuery": "query",
     "UsageReport": "query",
@@ -58,6 +61,7 @@ _MODULES = {
     "bound": "context",
     "record_tokens": "recorder",
     "set_default_recorder": "recorder",
+    "statement": "query",
     "track": "recorder",
     "track_tokens": "llm",
     "usage": "query",

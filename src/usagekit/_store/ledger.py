@@ -124,7 +124,7 @@ class Importer:
                     end = start
                     while taken < STEP_RECORDS:
                         # Small pieces: each is decoded in one go, during which no other thread of the app runs.
-                        batch = _read(reading, end)
+                        batch = read_batch(reading, end)
                         if batch.end == end:
                             break
                         end = batch.end
@@ -324,7 +324,8 @@ class _Batch:
         self.end = end  # the journal's offset behind them
 
 
-def _read(reading: journals.Reading, start: int) -> _Batch:
+def read_batch(reading: journals.Reading, start: int) -> _Batch:
+    """Give the records of a journal from `start` on, as many as one look brings; `end` is `start` where it ends."""
     size = CHUNK_BYTES
     while True:
         data = reading.read(start, size)

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from usagekit._store.schema import BLOCK_SHIFT, SCHEMA_VERSION, check_version, connect
 from usagekit.errors import ConfigurationError, StorageError
+from usagekit.event import to_microseconds
 from usagekit.query.aggregate import Aggregate, bucket_of
 from usagekit.query.algebra import BUCKETS
 from usagekit.query.budget import Budget
@@ -20,6 +21,7 @@ from usagekit.query.report import UsageReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from datetime import datetime
 
     from usagekit.query import UsageQuery
 
@@ -146,6 +148,16 @@ class SQLiteBackend:
         """The app's own dimensions that recorders of this ledger declared."""
         with closing(self._connection()) as connection:
             return tuple(row[0] for row in connection.execute("SELECT name FROM dimensions ORDER BY name"))
+
+    def awaits(self, before: datetime) -> bool:
+        """Tell whether events from before an aware time still wait in journals, so that no answer has them yet.
+
+        Looks at everything that waits; blocks. Raises `StorageError` as `read` does.
+        """
+        from usagekit._store.waiting import waits_before
+
+        self._connection().close()
+        return waits_before(self.ledger_path, to_microseconds(before))
 
     def _unreadable(self, why: str) -> StorageError:
         return StorageError(

@@ -82,7 +82,7 @@ def _parser() -> _Parser:
     parser = _Parser(prog="usagekit", description="Who uses your app, how much, and what it costs.")
     parser.add_argument("--version", action="version", version=f"usagekit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name", title="commands")
-    for add in (_add_report, _add_status, _add_drain):
+    for add in (_add_report, _add_statement, _add_status, _add_drain):
         add(commands)
     return parser
 
@@ -112,10 +112,29 @@ def _add_report(commands: Any) -> None:
     )
     option("--order", metavar="NAME", help="a measure or one of --by, with - in front for descending")
     option("--limit", type=int, metavar="N", help="at most so many rows; totals do not know it")
-    option("--timeout", type=float, metavar="SECONDS", help="give up when the answer takes longer [never]")
+    _add_timeout(parser)
     option("--origin", default="direct", help="direct: what this app recorded; backfill: brought in [direct]")
     _add_format(parser, "table", "json", "csv")
     parser.set_defaults(command=_report)
+
+
+def _add_statement(commands: Any) -> None:
+    parser = commands.add_parser(
+        "statement",
+        help="one customer's month, as a bill needs it",
+        description="What one customer used in one month: a line per day and route, model or event type, and totals.",
+    )
+    option = parser.add_argument
+    _add_ledger(parser, "the ledger")
+    customer = parser.add_mutually_exclusive_group(required=True)
+    customer.add_argument("--org", metavar="ID", help="the organisation it is for; or")
+    customer.add_argument("--user", metavar="ID", help="the user it is for")
+    option("--month", required=True, metavar="YYYY-MM", help="the month, by the calendar of the zone")
+    option("--by", default="route", metavar="NAME", help="what lines are by: route, model or event [route]")
+    option("--tz", default="UTC", metavar="ZONE", help="IANA name of the customer's zone [UTC]")
+    _add_timeout(parser)
+    _add_format(parser, "table", "json", "csv")
+    parser.set_defaults(command=_statement)
 
 
 def _add_status(commands: Any) -> None:
@@ -149,6 +168,11 @@ def _add_ledger(parser: argparse.ArgumentParser, what: str) -> None:
 
 def _add_format(parser: argparse.ArgumentParser, *formats: str) -> None:
     parser.add_argument("--format", choices=formats, default=formats[0], help=f"how to show it [{formats[0]}]")
+
+
+def _add_timeout(parser: argparse.ArgumentParser) -> None:
+    what = "give up when the answer takes longer [never]"
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help=what)
 
 
 def _algebra() -> str:
@@ -185,6 +209,12 @@ def _report(arguments: argparse.Namespace) -> int:
     from usagekit.cli.report import report
 
     return report(arguments)
+
+
+def _statement(arguments: argparse.Namespace) -> int:
+    from usagekit.cli.statement import statement
+
+    return statement(arguments)
 
 
 def _status(arguments: argparse.Namespace) -> int:

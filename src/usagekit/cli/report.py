@@ -96,7 +96,7 @@ def _show_table(report: UsageReport, *, choose: bool) -> None:
         key.total = ""
     always = {"events", "failed"} if choose else set(query.measures)
     names = [name for name in query.measures if name in always or report.totals[name]]
-    measures = [_measure_column(name, report.rows, total) for name in names]
+    measures = [measure_column(name, report.rows, total) for name in names]
     if not report.totals.get("events", 1):
         print("No events matched.")
     elif measures or keys:
@@ -106,7 +106,8 @@ def _show_table(report: UsageReport, *, choose: bool) -> None:
     print(_about(report))
 
 
-def _measure_column(name: str, rows: list[dict[str, Any]], totals: dict[str, Any]) -> Column:
+def measure_column(name: str, rows: list[dict[str, Any]], totals: dict[str, Any]) -> Column:
+    """Give the column of a measure; without `totals` it has no total."""
     known = [value for value in (*(row[name] for row in rows), totals.get(name)) if value is not None]
     shown = format_of(name, known)
     cells = ["-" if row[name] is None else shown(row[name]) for row in rows]

@@ -8,6 +8,7 @@ from usagekit.errors import QueryError
 from usagekit.query.algebra import BUCKETS, DIMENSIONS, MEASURES, UsageQuery
 from usagekit.query.budget import Budget
 from usagekit.query.report import UsageReport, empty_report
+from usagekit.query.statements import Statement, statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,9 +20,11 @@ __all__ = [
     "MEASURES",
     "Budget",
     "Reader",
+    "Statement",
     "UsageQuery",
     "UsageReport",
     "empty_report",
+    "statement",
     "usage",
 ]
 

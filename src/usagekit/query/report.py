@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from dataclasses import dataclass, replace
 from datetime import datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from usagekit.query.aggregate import Aggregate
 from usagekit.query.algebra import MEASURES
 from usagekit.query.periods import BUCKETS
+from usagekit.query.text import csv_lines, json_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,8 +18,6 @@ if TYPE_CHECKING:
     from usagekit.query.algebra import UsageQuery
 
 __all__ = ["UsageReport", "empty_report"]
-
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,12 +97,7 @@ class UsageReport:
         A text that a spreadsheet would run as a formula (it starts with `=`, `+`, `-`, `@`, a tab or a line
         break) gets a `'` in front: https://owasp.org/www-community/attacks/CSV_Injection.
         """
-        names = (*self.query.by, *self.query.measures)
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\r\n")
-        writer.writerow([_cell(name) for name in names])
-        writer.writerows([_cell(row[name]) for name in names] for row in self.rows)
-        return out.getvalue()
+        return "".join(csv_lines((*self.query.by, *self.query.measures), self.rows))
 
     def to_json(self) -> str:
         """Give the report as one JSON object.
@@ -124,31 +115,12 @@ class UsageReport:
             "complete_from": self.complete_from,
             "period": period,
         }
-        return json.dumps(report, default=self._json_value, allow_nan=False)
-
-    def _json_value(self, value: object) -> str:
-        if isinstance(value, Decimal):
-            return format(value, "f")
-        if isinstance(value, datetime):
-            return value.astimezone(self.query.zone).isoformat()
-        raise TypeError(f"{type(value).__name__} has no JSON form")
+        return json.dumps(report, default=lambda value: json_value(value, self.query.zone), allow_nan=False)
 
 
 def empty_report(query: UsageQuery) -> UsageReport:
     """Give the answer where nothing is recorded at all: exact, from the source `"none"`."""
     return UsageReport.build(query, (), Aggregate(), source="none", exact=True)
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, Decimal):
-        return format(value, "f")
-    if isinstance(value, str):
-        return f"'{value}" if value.startswith(_FORMULA_STARTS) else value
-    return repr(value) if isinstance(value, float) else str(value)
 
 
 _Group = tuple[tuple[Any, ...], Aggregate]
