@@ -489,7 +489,8 @@ def test_statement_shows_a_customers_month(ledger: Path, run: Any) -> None:
         ----------  ----------  ------  ---------  ---------  -------  ---------  ---------------  --------
         total                        2          2  1,000,001  234,567  1,234,568  $1,234.50000002         2
 
-        org globex, 2020-11: 2020-11-01 00:00:00 +0530 to 2020-12-01 00:00:00 +0530 (Asia/Kolkata), source sqlite, exact, closed
+        org globex, 2020-11: 2020-11-01 00:00:00 +0530 to 2020-12-01 00:00:00 +0530 (Asia/Kolkata), source sqlite, \
+        exact, closed
         """
     )
 
@@ -606,3 +607,30 @@ def test_drain_shows_its_progress_in_a_terminal(ledger: Path, tmp_path: Path, ri
 
     assert "importing" in shown
     assert plain(shown).replace("\n", "").endswith(f"imported 9,000 events into {ledger}".replace("\n", ""))
+
+
+# erase
+
+
+def test_erase_removes_an_id_and_says_so(ledger: Path, run: Any) -> None:
+    """Also what a dead process left; the second time, and for strangers, there is nothing to remove."""
+    orphan(ledger, f"recorder.track('export', user={LONG_USER!r})")
+
+    first = run("erase", "--db", str(ledger), "--user", LONG_USER)
+    second = run("erase", "--db", str(ledger), "--user", LONG_USER)
+    nobody = run("erase", "--db", str(ledger), "--user", "")
+
+    report = usage(SQLiteBackend(ledger), by="user", measures="events", order="user")
+    assert first == (0, f"erased the user from {ledger}; their events are nobody's now\n", "")
+    assert second == (0, f"{ledger} holds nothing under this id: it was never recorded, or was erased before\n", "")
+    assert nobody == (2, "", "usagekit erase: --user '' names nobody; give the id that events were recorded with\n")
+    assert [tuple(row.values()) for row in report.rows] == [("", 3), ("ann", 1200), ("日本", 1)]
+
+
+def test_erase_makes_no_ledger(tmp_path: Path, run: Any) -> None:
+    """A wrong path is an error, and not an empty ledger without the user."""
+    code, _, err = run("erase", "--db", str(tmp_path / "none.db"), "--user", "ann")
+
+    assert code == 2
+    assert "does not exist" in err
+    assert list(tmp_path.iterdir()) == []

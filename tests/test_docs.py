@@ -341,7 +341,7 @@ def test_every_option_of_every_command_is_documented() -> None:
         if f"`{option}" not in sections[f"usagekit {name}"]
     ]
 
-    assert set(commands) == {"report", "statement", "status", "drain"}
+    assert set(commands) == {"report", "statement", "status", "drain", "erase"}
     assert missing == []
 
 

@@ -688,6 +688,42 @@ class Recorder:
         waiting = {"journals": 0, "bytes": 0}
         return status | {"durable": 0, "corrupt": 0, "repeated": 0, "dead_letters": 0, "sinks": {}, "waiting": waiting}
 
+    def erase(self, user: object, *, timeout: float = 30.0) -> bool:
+        """Remove a user's id from the ledger, its journals and what waits for sinks; the events stay, as nobody's.
+
+        Totals of others and of organisations are the same before and after. Events of that user from before this
+        moment that arrive later are nobody's, too; what is recorded under the id afterwards counts for it anew. What
+        remote sinks were sent is theirs. Blocks, while recording goes on; any process may call it.
+
+        Args:
+            user: the id as it was recorded; where `hash_users` is in use, what its `hashed` gives.
+            timeout: seconds.
+
+        Returns:
+            False where nothing was kept under the id: it was never recorded, or was erased before.
+
+        Raises:
+            ConfigurationError: no user was named, or this recorder keeps nothing that could be erased.
+            StorageError: it could not be completed in time. Nothing is lost; erase the same user again.
+        """
+        name = _clean.text(user)
+        if not name:
+            msg = f"erase({user!r}) names nobody; give the id that events were recorded with"
+            raise ConfigurationError(msg)
+        keeping = [backend for backend in self.backends if hasattr(backend, "erase")]
+        path = getattr(self._engine, "path", None)
+        if path is None and not keeping:
+            raise ConfigurationError("this recorder keeps nothing; erase with the one that has the SQLiteBackend")
+        self.flush(timeout)
+        found = False
+        if path is not None:
+            from usagekit._store.erasing import erase_user
+
+            found = erase_user(path, name, timeout)
+        for backend in keeping:
+            found |= backend.erase(name)
+        return found
+
     def close(self) -> None:
         """Import what was accepted, stop this process's threads and close the backends; later events are rejected."""
         if self._closed:

@@ -10,11 +10,13 @@ import json
 import os
 import random
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from usagekit._store import record as records
 from usagekit._store.schema import BLOCK_SHIFT, Transaction, connect
+from usagekit._store.tombstones import ERASED_BELOW, Tombstones, reason_without
 from usagekit.errors import Rejected, RetryAfter
 
 if TYPE_CHECKING:
@@ -28,10 +30,10 @@ FIRST_WAIT = 0.25  # seconds after the first failure
 LONGEST_WAIT = 60.0
 LONGEST_ASKED = 3600.0  # a sink may ask for this long
 
-_EVENTS = """
+_EVENTS = f"""
 SELECT e.seq, j.name || '-' || (r.first_number + e.seq - r.first_seq), b.base_us + e.offset_us,
     s.kind, s.event, s.status, s.route, s.provider, s.model, s.cost_source, s.aborted,
-    u.name, o.name, x.weight, x.quantity, x.other_output, x.attributes,
+    iif(u.name < {ERASED_BELOW}, '', u.name), o.name, x.weight, x.quantity, x.other_output, x.attributes,
     e.latency_us, e.tail_us, e.output, e.input, e.cost_nano, e.cache_read, e.cache_write, e.reasoning
 FROM events e
 JOIN blocks b ON b.block = e.seq >> :shift
@@ -173,10 +175,10 @@ class Delivery:
             if not settled:
                 return  # the same batch was sent, and settled, by another process
             now = datetime.now(UTC).isoformat()
-            for event, verdict in dead:
+            for event, reason in _without_erased(connection, dead):
                 execute(
                     "INSERT INTO dead_letters (sink, event_id, event, reason, at) VALUES (?,?,?,?,?)",
-                    (self.name, event.id, _as_json(event), str(verdict), now),
+                    (self.name, event.id, _as_json(event), reason, now),
                 )
             if self._spool_of:
                 self._drop_delivered(connection)
@@ -195,6 +197,25 @@ class Delivery:
         execute(
             "DELETE FROM runs WHERE first_seq < (SELECT max(first_seq) FROM runs WHERE first_seq <= ?)", (everywhere,)
         )
+
+
+def _without_erased(
+    connection: sqlite3.Connection, dead: list[tuple[UsageEvent, Rejected]]
+) -> list[tuple[UsageEvent, str]]:
+    """Give dead letters and their reasons; nobody's where the user was erased while they were under way."""
+    from usagekit.event import to_microseconds
+
+    tombstones = Tombstones(connection)
+    if not dead or not tombstones.refresh():
+        return [(event, str(verdict)) for event, verdict in dead]
+    letters = []
+    for event, verdict in dead:
+        reason = str(verdict)
+        if tombstones.covers(event.user, to_microseconds(event.time)):
+            letters.append((replace(event, user=""), reason_without(event.user, reason)))
+        else:
+            letters.append((event, reason))
+    return letters
 
 
 def _as_json(event: UsageEvent) -> str:

@@ -30,6 +30,7 @@ DEFAULT_QUOTA = 1024**3
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _UNBORN = ".new"
 _UNBORN_SECONDS = 60.0  # nobody needs that long between creating a file and naming it
+_BLANK_BYTES = 64 * 1024
 _LOOK_RECORDS = 64  # between looks at the quota
 _MEASURE_SECONDS = 0.05  # between looks at the whole directory, at the least
 
@@ -71,7 +72,7 @@ class Segment:
     closed, so its number can never come to mean another file under a writer's hands.
     """
 
-    __slots__ = ("__weakref__", "_descriptor", "fd", "name", "path", "pid", "take")
+    __slots__ = ("__weakref__", "_blanking", "_descriptor", "fd", "name", "path", "pid", "take")
 
     def __init__(self, directory: str, pid: int) -> None:
         import fcntl
@@ -85,6 +86,7 @@ class Segment:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         self._descriptor = _Descriptor(os.open(unborn, flags, 0o600))
         self.fd = self._descriptor.number
+        self._blanking: _Descriptor | None = None
         try:
             fcntl.lockf(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _live[self.name] = self
@@ -92,6 +94,15 @@ class Segment:
         except BaseException:
             os.unlink(unborn)
             raise
+
+    def blanking(self) -> int:
+        """Give a descriptor that writes where it is told to, which one for appending does not.
+
+        Kept as long as the other one: closing it drops the lock of both.
+        """
+        if self._blanking is None:
+            self._blanking = _Descriptor(os.open(self.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
+        return self._blanking.number
 
 
 class Offered:
@@ -418,6 +429,13 @@ class Reading:
     def length(self) -> int:
         """Give the file's present size; final when it is not `owned`."""
         return os.fstat(self.fd).st_size
+
+    def blank(self, start: int, end: int) -> None:
+        """Overwrite what was imported with newlines, which are no records; safe while its owner appends."""
+        fd = self.fd if self._segment is None else self._segment.blanking()
+        while start < end:
+            start += os.pwrite(fd, b"\n" * min(end - start, _BLANK_BYTES), start)
+        os.fsync(fd)
 
     def delete(self) -> None:
         """Remove the file; only for a journal that is not `owned` and was imported to its end."""

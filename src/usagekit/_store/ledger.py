@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from usagekit._store import journal as journals
 from usagekit._store import record as records
 from usagekit._store.schema import BLOCK_SHIFT, OFFSET_BIAS, Transaction, connect
+from usagekit._store.tombstones import Tombstones
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,6 +58,7 @@ class Importer:
         self._orgs = _Dictionary(lambda name: self._id("orgs", {"name": name}))
         self.imported: dict[str, int] = {}  # bytes, by journal, as far as this process knows
         self._tail: _Tail | None = None
+        self._tombstones = Tombstones(self._connection)
 
     def close(self) -> None:
         """Close the connection."""
@@ -107,7 +109,9 @@ class Importer:
         taken = 0
         progressed: dict[str, int] = {}
         unreadable: OSError | None = None
+        late: list[tuple[str, str, int, int]] = []
         with self._transaction():
+            self._mind_erased()
             tail = self._current_tail()
             for name, path, _ in pending:
                 if taken >= STEP_RECORDS:
@@ -121,7 +125,7 @@ class Importer:
                     continue
                 with reading:
                     journal, start = self._journal(name)
-                    end = start
+                    end, has_late = start, False
                     while taken < STEP_RECORDS:
                         # Small pieces: each is decoded in one go, during which no other thread of the app runs.
                         batch = read_batch(reading, end)
@@ -129,12 +133,15 @@ class Importer:
                             break
                         end = batch.end
                         taken += len(batch.payloads) + batch.corrupt
-                        self._insert(journal, batch, tail, careful=careful)
+                        has_late |= self._insert(journal, batch, tail, careful=careful)
                     if end != start:
                         self._connection.execute("UPDATE journals SET imported=? WHERE id=?", (end, journal))
                     progressed[name] = end
+                    if has_late:
+                        late.append((name, path, start, end))
             self._save_tail(tail)
         self.imported |= progressed
+        _blank(late)
         if unreadable is not None:
             raise unreadable
         return taken
@@ -142,6 +149,7 @@ class Importer:
     def import_payloads(self, name: str, payloads: list[bytes]) -> None:
         """Import records that were accepted in memory, as journal `name`; in one transaction, or not at all."""
         with self._transaction():
+            self._mind_erased()
             tail = self._current_tail()
             journal, _ = self._journal(name)
             self._insert(journal, _Batch(payloads, 0, 0), tail, careful=False)
@@ -168,6 +176,11 @@ class Importer:
                 continue  # removed by another process, or not ours
         journals.sweep_unborn(self._directory)
         return removed
+
+    def _mind_erased(self) -> None:
+        """Know who was erased; called first in each transaction, so that none commits what an erasure removed."""
+        if self._tombstones.refresh():
+            self._subjects.clear()
 
     def _transaction(self) -> Transaction:
         return Transaction(self._connection, self._settle)
@@ -220,13 +233,15 @@ class Importer:
             execute("INSERT INTO runs VALUES (?,?,?)", run)
         tail.new_runs.clear()
 
-    def _insert(self, journal: int, batch: _Batch, tail: _Tail, *, careful: bool) -> None:
+    def _insert(self, journal: int, batch: _Batch, tail: _Tail, *, careful: bool) -> bool:
+        """Insert a batch; tells whether it held late events of users who were erased."""
         decoded, undecodable = records.decode(batch.payloads)
         if careful:
             sound = [record for record in decoded if records.is_sound(record)]
             undecodable += len(decoded) - len(sound)
             decoded = sound
         tail.corrupt += batch.corrupt + undecodable
+        has_late = bool(self._tombstones) and self._tombstones.without_erased(decoded)
         # Threads may have written a moment out of turn; in order, whole batches are one run.
         decoded.sort(key=_NUMBER)
         widths = set(map(len, decoded))
@@ -244,6 +259,7 @@ class Importer:
             values = list(chain.from_iterable(rows[start : start + count]))
             self._connection.execute(_insert_sql(count, short), values)
             start += count
+        return has_late
 
     def _without_repeated(self, decoded: list[list[Any]], tail: _Tail) -> list[list[Any]]:
         insert = "INSERT INTO keys VALUES (?,?) ON CONFLICT DO NOTHING"
@@ -341,6 +357,16 @@ def read_batch(reading: journals.Reading, start: int) -> _Batch:
         if size == _WHOLE_BYTES:
             return _Batch([], 1, start + size)
         size = _WHOLE_BYTES
+
+
+def _blank(imported: list[tuple[str, str, int, int]]) -> None:
+    """Overwrite parts of journals, given by name, path, start and end, that hold ids of erased users."""
+    for name, path, start, end in imported:
+        try:
+            with journals.Reading(name, path) as reading:
+                reading.blank(start, end)
+        except FileNotFoundError:
+            continue  # removed by another process
 
 
 class _Block:

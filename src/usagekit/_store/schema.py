@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
 APPLICATION_ID = 0x75736B74  # "uskt", so that `file` and we can tell a ledger from any other database
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 3
 
 BLOCK_ROWS = 256  # sequence numbers per row of `blocks`; a power of two
 BLOCK_SHIFT = 8
@@ -121,6 +121,19 @@ CREATE TABLE dead_letters (
 ) STRICT;
 """
 
+_ERASED = """
+-- Users who were erased: a keyed hash of the id, when, and whether every file is rid of it. See `tombstones`.
+CREATE TABLE tombstones (
+    key BLOB PRIMARY KEY,
+    erased_us INTEGER NOT NULL,  -- microseconds since 1970
+    done INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+
+INSERT INTO counters VALUES ('erasures', 0);
+"""
+
 
 def _migrations() -> Migrations:
     from sqlite_utils import Migrations
@@ -134,6 +147,11 @@ def _migrations() -> Migrations:
         for table in ("users", "orgs"):
             db.execute(f"INSERT INTO {table} (id, name) VALUES (0, '')")
         db.execute("INSERT INTO extras VALUES (0, 1, 1000000, 0, '{}')")
+
+    @migrations()
+    def m003_erased(db: Database) -> None:
+        for statement in _statements(_ERASED):
+            db.execute(statement)
 
     return migrations
 

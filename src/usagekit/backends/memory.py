@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
@@ -107,6 +108,14 @@ class MemoryBackend:
             self._attribute_names.clear()
             self._batches.clear()
             self._complete_from_us = None
+
+    def erase(self, user: str) -> bool:
+        """Make the events of a user nobody's; False where there are none. `Recorder.erase` calls it."""
+        with self._lock:
+            found = any(event.user == user for event in self._events)
+            kept = (replace(event, user="") if event.user == user else event for event in self._events)
+            self._events = deque(kept)
+        return found
 
     def close(self) -> None:
         """Do nothing: what it holds can still be read."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 from usagekit._store.schema import BLOCK_SHIFT, SCHEMA_VERSION, check_version, connect
+from usagekit._store.tombstones import ERASED_BELOW
 from usagekit.errors import ConfigurationError, StorageError
 from usagekit.event import to_microseconds
 from usagekit.query.aggregate import Aggregate, bucket_of
@@ -231,6 +232,9 @@ class _Reading:
         self._values: dict[str, Any] = {}
         has_extras = connection.execute("SELECT max(id) > 0 FROM extras").fetchone()[0]
         self._extra = _EXTRAS if has_extras else _NO_EXTRAS
+        erased = "SELECT id FROM users WHERE name > '' AND name < " + ERASED_BELOW
+        has_erased = connection.execute(f"SELECT EXISTS ({erased})").fetchone()[0]
+        self._user = f"iif(p.user IN ({erased}), 0, p.user)" if has_erased else _KEYS["user"]
         # Expressions below bind values as they are built; the order is that of their text.
         self._keys = [self._key(name) for name in query.by]
         self._labels = [self._label(name) for name in query.by]
@@ -286,7 +290,7 @@ class _Reading:
             getattr(groups[tuple(key)], field)[number] = int(count)
 
     def _count_users(self, groups: dict[tuple[Any, ...], Aggregate], totals: Aggregate) -> None:
-        distinct = "count(DISTINCT nullif(p.user, 0))"
+        distinct = f"count(DISTINCT nullif({self._user}, 0))"
         for *key, count in self._rows([distinct]):
             if tuple(key) in groups:
                 groups[tuple(key)].given["users"] = count
@@ -310,6 +314,11 @@ class _Reading:
     def _key(self, name: str) -> str:
         if name in BUCKETS:
             return self._bucket(name)
+        return self._field(name)
+
+    def _field(self, name: str) -> str:
+        if name == "user":
+            return self._user
         return _KEYS.get(name) or self._attribute(name)
 
     def _attribute(self, name: str) -> str:
@@ -396,8 +405,8 @@ class _Reading:
         # One parameter however many values: SQLite looks named ones up one by one.
         listed = f"SELECT value FROM json_each({self._bind(json.dumps(list(values)))})"
         if name in _NAME_TABLES:
-            return f"{_KEYS[name]} IN (SELECT id FROM {_NAME_TABLES[name]} WHERE name IN ({listed}))"
-        return f"{_KEYS.get(name) or self._attribute(name)} IN ({listed})"
+            return f"{self._field(name)} IN (SELECT id FROM {_NAME_TABLES[name]} WHERE name IN ({listed}))"
+        return f"{self._field(name)} IN ({listed})"
 
 
 def _unchanged(value: Any) -> Any:

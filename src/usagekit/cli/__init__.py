@@ -82,7 +82,7 @@ def _parser() -> _Parser:
     parser = _Parser(prog="usagekit", description="Who uses your app, how much, and what it costs.")
     parser.add_argument("--version", action="version", version=f"usagekit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name", title="commands")
-    for add in (_add_report, _add_statement, _add_status, _add_drain):
+    for add in (_add_report, _add_statement, _add_status, _add_drain, _add_erase):
         add(commands)
     return parser
 
@@ -162,6 +162,24 @@ def _add_drain(commands: Any) -> None:
     parser.set_defaults(command=_drain)
 
 
+def _add_erase(commands: Any) -> None:
+    parser = commands.add_parser(
+        "erase",
+        help="remove a user's id; their events stay, as nobody's",
+        description="Remove a user's id from the ledger, its journals and dead letters. The events stay, as nobody's.",
+    )
+    _add_ledger(parser, "the ledger")
+    parser.add_argument("--user", required=True, metavar="ID", help="the id, as it was recorded")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=TIMEOUT_SECONDS,
+        metavar="SECONDS",
+        help=f"give up after so long; run it again to complete it [{TIMEOUT_SECONDS:g}]",
+    )
+    parser.set_defaults(command=_erase)
+
+
 def _add_ledger(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--db", metavar="PATH", help=f"{what} [USAGEKIT_BACKEND, else USAGEKIT_PATH]")
 
@@ -221,6 +239,12 @@ def _status(arguments: argparse.Namespace) -> int:
     from usagekit.cli.status import status
 
     return status(arguments)
+
+
+def _erase(arguments: argparse.Namespace) -> int:
+    from usagekit.cli.erase import erase
+
+    return erase(arguments)
 
 
 def _drain(arguments: argparse.Namespace) -> int:
