@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -13,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.query.strategies import DECLARED, events, queries
-from usagekit import Recorder
+from usagekit import Recorder, UsageEvent, UsageQuery
+from usagekit.backends import sqlite
 from usagekit.backends.memory import MemoryBackend
 from usagekit.backends.sqlite import SQLiteBackend
 from usagekit.errors import ConfigurationError, QueryTimeout, StorageError
@@ -21,8 +24,7 @@ from usagekit.query import usage
 from usagekit.testing import ReaderContract
 
 if TYPE_CHECKING:
-    from usagekit.event import UsageEvent
-    from usagekit.query import Reader, UsageQuery, UsageReport
+    from usagekit.query import Reader, UsageReport
 
 ESTIMATES = ("latency_ms_p50", "latency_ms_p95", "latency_ms_p99", "first_token_ms_p50")
 
@@ -79,6 +81,45 @@ def test_answers_any_question_as_the_reference_does(happened: list[UsageEvent], 
 
             assert _comparable(answer) == _comparable(expected)
             assert _estimates(answer) == _estimates(expected)
+
+
+@given(happened=st.lists(events(), max_size=12), asked=st.lists(queries(), min_size=1, max_size=8))
+@settings(max_examples=30, deadline=None)
+def test_gives_the_events_that_an_answer_counts(happened: list[UsageEvent], asked: list[UsageQuery]) -> None:
+    """Those of the range and the filters, in import order, as they were recorded, and no more than the limit."""
+    with TemporaryDirectory() as directory:
+        ledger = recorded(Path(directory, "usage.db"), happened)
+
+        for question in asked:
+            chosen = list(ledger.events(question))
+
+            everything = MemoryBackend(dimensions=DECLARED)
+            everything.write(chosen, batch_id="1")
+            if question.limit is None:
+                assert _comparable(everything.read(question)) == _comparable(ledger.read(question))
+            assert len(chosen) <= (question.limit or len(happened))
+            recorded_ones = [replace(event, id="") for event in happened]
+            places = [recorded_ones.index(replace(event, id="")) for event in chosen]
+            assert places == sorted(places)
+
+
+def test_events_are_given_page_by_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each once, whatever is imported meanwhile; the limit is over all pages, the range starts anywhere."""
+    monkeypatch.setattr(sqlite, "_PAGE_EVENTS", 7)
+    noon = datetime(2026, 11, 20, 12, tzinfo=UTC)
+    happened = [UsageEvent(event=f"tick {n}", time=noon + timedelta(seconds=n)) for n in range(600)]
+    backend = recorded(tmp_path / "usage.db", happened)
+
+    given = []
+    for event in backend.events(UsageQuery.build()):
+        given.append(event.event)
+        if len(given) == 3:
+            recorded(tmp_path / "usage.db", [UsageEvent(event="later")])
+
+    assert given == [event.event for event in happened]
+    limited = backend.events(UsageQuery.build(start=noon + timedelta(seconds=250), limit=20))
+    assert [event.event for event in limited] == [f"tick {n}" for n in range(250, 270)]
+    assert list(backend.events(UsageQuery.build(origin="backfill"))) == []
 
 
 def test_a_read_that_takes_too_long_is_interrupted(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from usagekit._store import record as records
+from usagekit._store.events import EVENT_COLUMNS, EVENT_NAMES, event_of_columns, last_seq
 from usagekit._store.schema import BLOCK_SHIFT, Transaction, connect
-from usagekit._store.tombstones import ERASED_BELOW, Tombstones, reason_without
+from usagekit._store.tombstones import Tombstones, reason_without
 from usagekit.errors import Rejected, RetryAfter
 
 if TYPE_CHECKING:
@@ -31,19 +31,10 @@ LONGEST_WAIT = 60.0
 LONGEST_ASKED = 3600.0  # a sink may ask for this long
 
 _EVENTS = f"""
-SELECT e.seq, j.name || '-' || (r.first_number + e.seq - r.first_seq), b.base_us + e.offset_us,
-    s.kind, s.event, s.status, s.route, s.provider, s.model, s.cost_source, s.aborted,
-    iif(u.name < {ERASED_BELOW}, '', u.name), o.name, x.weight, x.quantity, x.other_output, x.attributes,
-    e.latency_us, e.tail_us, e.output, e.input, e.cost_nano, e.cache_read, e.cache_write, e.reasoning
+SELECT {EVENT_COLUMNS}
 FROM events e
 JOIN blocks b ON b.block = e.seq >> :shift
-JOIN runs r ON r.first_seq = (SELECT max(first_seq) FROM runs WHERE first_seq <= e.seq)
-JOIN journals j ON j.id = r.journal
-JOIN shapes s ON s.id = e.shape
-JOIN subjects p ON p.id = e.subject
-JOIN users u ON u.id = p.user
-JOIN orgs o ON o.id = p.org
-JOIN extras x ON x.id = p.extra
+{EVENT_NAMES}
 WHERE e.seq > :after AND e.seq <= :end
 ORDER BY e.seq
 LIMIT :limit
@@ -53,19 +44,7 @@ LIMIT :limit
 def read_events(connection: sqlite3.Connection, after: int, end: int, limit: int = -1) -> list[tuple[int, UsageEvent]]:
     """Give the events with `after < seq <= end` and their sequence numbers, in import order."""
     values = {"shift": BLOCK_SHIFT, "after": after, "end": end, "limit": limit}
-    attributes_at = 16
-    return [
-        (
-            row[0],
-            records.event_of_row((*row[1:attributes_at], json.loads(row[attributes_at]), *row[attributes_at + 1 :])),
-        )
-        for row in connection.execute(_EVENTS, values)
-    ]
-
-
-def last_seq(connection: sqlite3.Connection) -> int:
-    """Give the sequence number of the last imported event; 0 when there was none."""
-    return connection.execute("SELECT value - 1 FROM counters WHERE name='next_seq'").fetchone()[0]  # type: ignore[no-any-return]
+    return [event_of_columns(row) for row in connection.execute(_EVENTS, values)]
 
 
 class Backoff:

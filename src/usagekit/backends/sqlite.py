@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
+from usagekit._store.events import last_seq, read_page
 from usagekit._store.schema import BLOCK_SHIFT, SCHEMA_VERSION, check_version, connect
 from usagekit._store.tombstones import ERASED_BELOW
 from usagekit.errors import ConfigurationError, StorageError
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
 
+    from usagekit.event import UsageEvent
     from usagekit.query import UsageQuery
 
 __all__ = ["SQLiteBackend"]
 
 _DAY_US = 86_400_000_000
+_PAGE_EVENTS = 2000
 _STEPS_BETWEEN_LOOKS = 10_000  # of SQLite's virtual machine: well under a millisecond
 
 # Every event with its time and the dictionaries' rows. Blocks come first, so that a range of time reads only the
@@ -181,6 +184,43 @@ class SQLiteBackend:
             groups, totals = _Reading(connection, query).answer()
         return UsageReport.build(query, groups.items(), totals, source="sqlite", exact=True)
 
+    def events(self, query: UsageQuery, /) -> Iterator[UsageEvent]:
+        """Give the events that match a query's range and filters, at most `query.limit`, in import order.
+
+        One by one: however many there are, few are in memory. What is imported while it runs is not among them. No
+        connection is open between events, so it may be left at any time, and take as long as it likes: `query.timeout`
+        is for each look into the ledger.
+
+        Raises:
+            StorageError: there is no usable ledger at the path.
+            QueryTimeout: one look took longer than `query.timeout`.
+        """
+        for _, event in self.numbered_events(query):
+            yield event
+
+    def numbered_events(self, query: UsageQuery, /, end: int | None = None) -> Iterator[tuple[int, UsageEvent]]:
+        """Give what `events` gives, with the sequence numbers of import; `end` is the last of them, None = all."""
+        if query.origin != "direct":
+            return
+        end = self.last_number() if end is None else end
+        after, left = 0, query.limit
+        while left is None or left > 0:
+            limit = _PAGE_EVENTS if left is None else min(left, _PAGE_EVENTS)
+            with closing(self._connection()) as connection, _within(Budget(query), connection):
+                connection.execute("BEGIN")
+                where, values = _Reading(connection, query).condition
+                page = read_page(connection, where, values, after=after, end=end, limit=limit)
+            yield from page
+            if len(page) < limit:
+                return
+            after = page[-1][0]
+            left = None if left is None else left - len(page)
+
+    def last_number(self) -> int:
+        """Give the sequence number of the event that was imported last; 0 when there was none."""
+        with closing(self._connection()) as connection:
+            return last_seq(connection)
+
     def _connection(self) -> sqlite3.Connection:
         try:
             connection = connect(self.ledger_path, read_only=True)
@@ -239,6 +279,11 @@ class _Reading:
         self._keys = [self._key(name) for name in query.by]
         self._labels = [self._label(name) for name in query.by]
         self._where = self._conditions()
+
+    @property
+    def condition(self) -> tuple[str, dict[str, Any]]:
+        """What an event must fulfil, as SQL, and the values bound in it."""
+        return self._where, self._values
 
     def answer(self) -> tuple[dict[tuple[Any, ...], Aggregate], Aggregate]:
         """Give what was counted for each key, and over all of them."""

@@ -82,7 +82,7 @@ def _parser() -> _Parser:
     parser = _Parser(prog="usagekit", description="Who uses your app, how much, and what it costs.")
     parser.add_argument("--version", action="version", version=f"usagekit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name", title="commands")
-    for add in (_add_report, _add_statement, _add_status, _add_drain, _add_erase):
+    for add in (_add_report, _add_statement, _add_export, _add_status, _add_drain, _add_erase):
         add(commands)
     return parser
 
@@ -94,10 +94,32 @@ def _add_report(commands: Any) -> None:
         description="Who used what, how much, and at which cost: by default each user of the last seven days.",
         explain=_algebra,
     )
-    option = parser.add_argument
     _add_ledger(parser, "the ledger, the file that the app's SQLiteBackend has")
-    option("--by", action="append", metavar="NAMES", help="dimensions and time buckets; '' for one row [user]")
-    option("--measures", action="append", metavar="NAMES", help="what to count; 'all' [what the terminal has room for]")
+    names = "dimensions and time buckets; '' for one row [user]"
+    _add_question(parser, by=names, measures="what to count; 'all' [what the terminal has room for]")
+    _add_format(parser, "table", "json", "csv")
+    parser.set_defaults(command=_report)
+
+
+def _add_export(commands: Any) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="events, or the rows of a report, as CSV or JSON lines",
+        description="Write events one by one, or with --by the rows of a report, for other programs to read.",
+        explain=_algebra,
+    )
+    _add_ledger(parser, "the ledger")
+    _add_format(parser, "csv", "jsonl")
+    parser.add_argument("--output", metavar="PATH", help="the file to write; it is replaced [stdout]")
+    names = "export a report by these dimensions and time buckets; '' for one row"
+    _add_question(parser, by=names, measures="what such a report counts [all]")
+    parser.set_defaults(command=_export)
+
+
+def _add_question(parser: argparse.ArgumentParser, *, by: str, measures: str) -> None:
+    option = parser.add_argument
+    option("--by", action="append", metavar="NAMES", help=by)
+    option("--measures", action="append", metavar="NAMES", help=measures)
     option("--period", help=f"24h, 7d, ...: exactly so long, until now; 'all' for everything [{PERIOD}]")
     option("--days", type=int, metavar="N", help="the last N calendar days of the zone, today included")
     option("--start", metavar="WHEN", help="inclusive: a date in the zone, or a time with an offset")
@@ -110,12 +132,10 @@ def _add_report(commands: Any) -> None:
         metavar="NAME=VALUE",
         help="keep only these; once more with the same name for another value; NAME= for what is unknown",
     )
-    option("--order", metavar="NAME", help="a measure or one of --by, with - in front for descending")
+    option("--order", metavar="NAME", help="of rows: a measure or one of --by, with - in front for descending")
     option("--limit", type=int, metavar="N", help="at most so many rows; totals do not know it")
     _add_timeout(parser)
     option("--origin", default="direct", help="direct: what this app recorded; backfill: brought in [direct]")
-    _add_format(parser, "table", "json", "csv")
-    parser.set_defaults(command=_report)
 
 
 def _add_statement(commands: Any) -> None:
@@ -233,6 +253,12 @@ def _statement(arguments: argparse.Namespace) -> int:
     from usagekit.cli.statement import statement
 
     return statement(arguments)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from usagekit.cli.export import export
+
+    return export(arguments)
 
 
 def _status(arguments: argparse.Namespace) -> int:

@@ -40,28 +40,17 @@ What is 0 or unknown for everything that matched is left out, but for `events` a
 def report(arguments: argparse.Namespace) -> int:
     """Answer the question that the options ask."""
     source = reader(arguments.db)
-    measures = _names(arguments.measures)
-    by = ["user"] if arguments.by is None else _names(arguments.by) or []
+    measures = names_of(arguments.measures)
+    by = ["user"] if arguments.by is None else names_of(arguments.by) or []
     choose = measures is None and arguments.format == "table"
     if choose:
         measures = [name for name in TABLE_MEASURES if (name, "user" in by) != ("users", True)]
-    ranges = (arguments.period, arguments.days, arguments.start, arguments.end)
-    period = PERIOD if ranges == (None, None, None, None) else arguments.period
     with explained(getattr(source, "ledger_path", "")):
         answer = usage(
             source,
             by=by,
             measures=None if measures == [EVERYTHING] else measures,
-            period=None if period == EVERYTHING else period,
-            days=arguments.days,
-            start=arguments.start,
-            end=arguments.end,
-            tz=arguments.tz,
-            where=_filters(arguments.where) or None,
-            order=arguments.order,
-            limit=arguments.limit,
-            origin=arguments.origin,
-            timeout=arguments.timeout,
+            **asked(arguments),
         )
     if arguments.format == "json":
         print(answer.to_json())
@@ -73,7 +62,26 @@ def report(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _names(given: list[str] | None) -> list[str] | None:
+def asked(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Give the options of `usage` that say which events are meant, and how many rows."""
+    ranges = (arguments.period, arguments.days, arguments.start, arguments.end)
+    period = PERIOD if ranges == (None, None, None, None) else arguments.period
+    return {
+        "period": None if period == EVERYTHING else period,
+        "days": arguments.days,
+        "start": arguments.start,
+        "end": arguments.end,
+        "tz": arguments.tz,
+        "where": _filters(arguments.where) or None,
+        "order": arguments.order,
+        "limit": arguments.limit,
+        "origin": arguments.origin,
+        "timeout": arguments.timeout,
+    }
+
+
+def names_of(given: list[str] | None) -> list[str] | None:
+    """Give the names in options that take several, separated by commas; None where the option was not given."""
     return None if given is None else [name.strip() for text in given for name in text.split(",") if name.strip()]
 
 

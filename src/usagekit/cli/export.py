@@ -1,0 +1,114 @@
+"""`usagekit export`: events, or the rows of a report, line by line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+from usagekit.cli import DONE
+from usagekit.cli.progress import Progress
+from usagekit.cli.report import EVERYTHING, asked, names_of
+from usagekit.cli.source import explained, reader
+from usagekit.errors import ConfigurationError
+from usagekit.query import UsageQuery, usage
+from usagekit.query.text import csv_lines, json_value
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import tzinfo
+
+    from usagekit.event import UsageEvent
+
+EVENT_COLUMNS = (
+    "event_id",
+    "time",
+    "kind",
+    "event",
+    "user",
+    "org",
+    "status",
+    "latency_ms",
+    "route",
+    "provider",
+    "model",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "first_token_ms",
+    "cost_usd",
+    "cost_source",
+    "response_bytes",
+    "aborted",
+    "quantity",
+    "weight",
+)
+"""The columns of events, in this order; the app's own dimensions follow. New ones are only ever added behind these."""
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Write events, or with `--by` the rows of a report."""
+    source = reader(arguments.db)
+    with explained(getattr(source, "ledger_path", "")), _output(arguments.output) as out:
+        if arguments.by is None:
+            _export_events(source, arguments, out)
+        else:
+            measures = names_of(arguments.measures)
+            report = usage(
+                source,
+                by=names_of(arguments.by) or [],
+                measures=None if measures == [EVERYTHING] else measures,
+                **asked(arguments),
+            )
+            names = (*report.query.by, *report.query.measures)
+            out.writelines(_lines(arguments.format, names, report.rows, report.query.zone))
+    return DONE
+
+
+def _export_events(source: Any, arguments: argparse.Namespace, out: TextIO) -> None:
+    if not hasattr(source, "numbered_events"):
+        raise ConfigurationError(
+            f"a {type(source).__name__} has no events to export; give --by to export a report, or --db PATH"
+        )
+    if arguments.measures is not None or arguments.order is not None:
+        raise ConfigurationError("--measures and --order are for reports; give --by, or leave them out for events")
+    dimensions = tuple(name for name in source.dimensions if name not in EVENT_COLUMNS)
+    query = UsageQuery.build(dimensions=dimensions, **asked(arguments))
+    zone = query.zone
+    last = source.last_number()
+    with Progress("exporting") as progress:
+
+        def rows() -> Iterator[dict[str, Any]]:
+            for number, event in source.numbered_events(query, last):
+                yield _row(event, dimensions, zone)
+                progress.show(number, last)
+
+        out.writelines(_lines(arguments.format, (*EVENT_COLUMNS, *dimensions), rows(), zone))
+
+
+def _row(event: UsageEvent, dimensions: Sequence[str], zone: tzinfo) -> dict[str, Any]:
+    row = {name: getattr(event, name) for name in EVENT_COLUMNS[1:]}
+    time = event.time.astimezone(zone).isoformat(timespec="microseconds")
+    return {"event_id": event.id} | row | {"time": time} | {name: event.attributes.get(name, "") for name in dimensions}
+
+
+def _lines(form: str, names: Sequence[str], rows: Iterable[Mapping[str, Any]], zone: tzinfo) -> Iterator[str]:
+    if form == "csv":
+        yield from csv_lines(names, rows)
+        return
+    for row in rows:
+        values = {name: row[name] for name in names}
+        yield json.dumps(values, default=lambda value: json_value(value, zone), allow_nan=False) + "\n"
+
+
+@contextmanager
+def _output(path: str | None) -> Iterator[TextIO]:
+    if path is None:
+        yield sys.stdout
+        return
+    with open(path, "w", encoding="utf-8", newline="") as file:  # noqa: PTH123  paths are text here
+        yield file
