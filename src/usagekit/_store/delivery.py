@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from usagekit._store.events import EVENT_COLUMNS, EVENT_NAMES, event_of_columns, last_seq
+from usagekit._store.events import EVENT_COLUMNS, EVENT_NAMES, fields_of_columns, last_seq
 from usagekit._store.schema import BLOCK_SHIFT, Transaction, connect
 from usagekit._store.tombstones import Tombstones, reason_without
 from usagekit.errors import Rejected, RetryAfter
@@ -44,7 +44,10 @@ LIMIT :limit
 def read_events(connection: sqlite3.Connection, after: int, end: int, limit: int = -1) -> list[tuple[int, UsageEvent]]:
     """Give the events with `after < seq <= end` and their sequence numbers, in import order."""
     values = {"shift": BLOCK_SHIFT, "after": after, "end": end, "limit": limit}
-    return [event_of_columns(row) for row in connection.execute(_EVENTS, values)]
+    from usagekit.event import UsageEvent
+
+    rows = map(fields_of_columns, connection.execute(_EVENTS, values))
+    return [(seq, UsageEvent(**fields)) for seq, fields in rows]
 
 
 class Backoff:

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping
 
-    from usagekit.event import UsageEvent
-
 EVENT_COLUMNS = f"""
 e.seq, j.name || '-' || (r.first_number + e.seq - r.first_seq), b.base_us + e.offset_us,
 s.kind, s.event, s.status, s.route, s.provider, s.model, s.cost_source, s.aborted,
@@ -37,21 +35,22 @@ CROSS JOIN extras x ON x.id = p.extra
 _ATTRIBUTES_AT = 16
 
 # Blocks first, so that a range of time reads only those it touches; both in the order of their keys, without sorting.
+# The plus signs leave the search for a block's events to its own bounds.
 _PAGE = f"""
 SELECT {EVENT_COLUMNS}
 FROM blocks b
 CROSS JOIN events e ON e.seq >= b.block << {BLOCK_SHIFT} AND e.seq < (b.block + 1) << {BLOCK_SHIFT}
 {EVENT_NAMES}
-WHERE b.block >= :after >> {BLOCK_SHIFT} AND e.seq > :after AND e.seq <= :end AND {{where}}
+WHERE b.block >= :after >> {BLOCK_SHIFT} AND +e.seq > :after AND +e.seq <= :end AND {{where}}
 ORDER BY b.block, e.seq
 LIMIT :limit
 """
 
 
-def event_of_columns(row: tuple[Any, ...]) -> tuple[int, UsageEvent]:
-    """Give the sequence number and the event of a row of `EVENT_COLUMNS`."""
+def fields_of_columns(row: tuple[Any, ...]) -> tuple[int, dict[str, Any]]:
+    """Give the sequence number of a row of `EVENT_COLUMNS`, and the fields of its event by name."""
     attributes = json.loads(row[_ATTRIBUTES_AT])
-    return row[0], records.event_of_row((*row[1:_ATTRIBUTES_AT], attributes, *row[_ATTRIBUTES_AT + 1 :]))
+    return row[0], records.fields_of_row((*row[1:_ATTRIBUTES_AT], attributes, *row[_ATTRIBUTES_AT + 1 :]))
 
 
 def read_page(
@@ -62,10 +61,10 @@ def read_page(
     after: int,
     end: int,
     limit: int,
-) -> list[tuple[int, UsageEvent]]:
+) -> list[tuple[int, dict[str, Any]]]:
     """Give up to `limit` events with `after < seq <= end` that fulfil `where`, an SQL condition on that query."""
     given = {**values, "after": after, "end": end, "limit": limit}
-    return [event_of_columns(row) for row in connection.execute(_PAGE.format(where=where), given)]
+    return [fields_of_columns(row) for row in connection.execute(_PAGE.format(where=where), given)]
 
 
 def last_seq(connection: sqlite3.Connection) -> int:

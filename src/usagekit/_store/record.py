@@ -326,40 +326,47 @@ def event_of(journal: str, fields: list[object]) -> UsageEvent:
 
 
 def event_of_row(row: tuple[Any, ...]) -> UsageEvent:
-    """Give the event of its parts, in this order.
+    """Give the event of its parts, in the order that `fields_of_row` takes."""
+    from usagekit.event import UsageEvent
+
+    return UsageEvent(**fields_of_row(row))
+
+
+def fields_of_row(row: tuple[Any, ...]) -> dict[str, Any]:
+    """Give the fields of a `UsageEvent`, by name, of an event's parts, in this order.
 
     id, time_us; kind, event, status, route, provider, model, cost source, aborted; user, org, weight, quantity,
     other output, attributes; latency_us, tail_us, output, input, cost_nano, cache read, cache write, reasoning.
     """
-    from usagekit.event import UsageEvent, dollars, from_microseconds
+    from usagekit.event import dollars, from_microseconds
 
     event_id, time_us, kind, event, status, route, provider, model, cost_source, aborted = row[:10]
     user, org, weight, quantity, other_output, attributes = row[10:16]
     latency, tail, output, input_tokens, cost, cache_read, cache_write, reasoning = row[16:]
     output_tokens, response_bytes = (output, other_output) if kind == "llm" else (other_output, output)
-    return UsageEvent(
-        id=event_id,
-        time=from_microseconds(time_us),
-        kind=kind,
-        event=event,
-        user=user,
-        org=org,
-        status=status,
-        latency_ms=None if latency is None else latency / 1000,
-        route=route,
-        provider=provider,
-        model=model,
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        cache_read_tokens=cache_read,
-        cache_write_tokens=cache_write,
-        reasoning_tokens=reasoning,
-        first_token_ms=None if tail is None else ((latency or 0) - tail) / 1000,
-        cost_usd=None if cost is None else dollars(cost),
-        cost_source=cost_source,
-        response_bytes=response_bytes,
-        aborted=bool(aborted),
-        quantity=quantity / _clean.MICRO,
-        weight=weight,
-        attributes=attributes,
-    )
+    return {
+        "id": event_id,
+        "time": from_microseconds(time_us),
+        "kind": kind,
+        "event": event,
+        "user": user,
+        "org": org,
+        "status": status,
+        "latency_ms": None if latency is None else latency / 1000,
+        "route": route,
+        "provider": provider,
+        "model": model,
+        "input_tokens": input_tokens,
+        "output_tokens": output_tokens,
+        "cache_read_tokens": cache_read,
+        "cache_write_tokens": cache_write,
+        "reasoning_tokens": reasoning,
+        "first_token_ms": None if tail is None else ((latency or 0) - tail) / 1000,
+        "cost_usd": None if cost is None else dollars(cost),
+        "cost_source": cost_source,
+        "response_bytes": response_bytes,
+        "aborted": bool(aborted),
+        "quantity": quantity / _clean.MICRO,
+        "weight": weight,
+        "attributes": attributes,
+    }

@@ -195,11 +195,16 @@ class SQLiteBackend:
             StorageError: there is no usable ledger at the path.
             QueryTimeout: one look took longer than `query.timeout`.
         """
-        for _, event in self.numbered_events(query):
-            yield event
+        from usagekit.event import UsageEvent
 
-    def numbered_events(self, query: UsageQuery, /, end: int | None = None) -> Iterator[tuple[int, UsageEvent]]:
-        """Give what `events` gives, with the sequence numbers of import; `end` is the last of them, None = all."""
+        for _, fields in self.event_fields(query):
+            yield UsageEvent(**fields)
+
+    def event_fields(self, query: UsageQuery, /, end: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Give what `events` gives as fields by name, which is faster, with the sequence numbers of import.
+
+        `end` is the last number to give; None = `last_number()`.
+        """
         if query.origin != "direct":
             return
         end = self.last_number() if end is None else end

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import tzinfo
 
-    from usagekit.event import UsageEvent
-
 EVENT_COLUMNS = (
     "event_id",
     "time",
@@ -70,7 +68,7 @@ def export(arguments: argparse.Namespace) -> int:
 
 
 def _export_events(source: Any, arguments: argparse.Namespace, out: TextIO) -> None:
-    if not hasattr(source, "numbered_events"):
+    if not hasattr(source, "event_fields"):
         raise ConfigurationError(
             f"a {type(source).__name__} has no events to export; give --by to export a report, or --db PATH"
         )
@@ -83,17 +81,17 @@ def _export_events(source: Any, arguments: argparse.Namespace, out: TextIO) -> N
     with Progress("exporting") as progress:
 
         def rows() -> Iterator[dict[str, Any]]:
-            for number, event in source.numbered_events(query, last):
-                yield _row(event, dimensions, zone)
+            for number, fields in source.event_fields(query, last):
+                yield _row(fields, dimensions, zone)
                 progress.show(number, last)
 
         out.writelines(_lines(arguments.format, (*EVENT_COLUMNS, *dimensions), rows(), zone))
 
 
-def _row(event: UsageEvent, dimensions: Sequence[str], zone: tzinfo) -> dict[str, Any]:
-    row = {name: getattr(event, name) for name in EVENT_COLUMNS[1:]}
-    time = event.time.astimezone(zone).isoformat(timespec="microseconds")
-    return {"event_id": event.id} | row | {"time": time} | {name: event.attributes.get(name, "") for name in dimensions}
+def _row(fields: dict[str, Any], dimensions: Sequence[str], zone: tzinfo) -> dict[str, Any]:
+    time = fields["time"].astimezone(zone).isoformat(timespec="microseconds")
+    own = fields["attributes"]
+    return fields | {"event_id": fields["id"], "time": time} | {name: own.get(name, "") for name in dimensions}
 
 
 def _lines(form: str, names: Sequence[str], rows: Iterable[Mapping[str, Any]], zone: tzinfo) -> Iterator[str]:
