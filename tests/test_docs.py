@@ -217,6 +217,15 @@ def test_bills() -> None:
     close(namespace)
 
 
+def test_privacy() -> None:
+    """What the page asserts holds, under each key and in the files."""
+    namespace = run(ROOT / "docs/privacy.md")
+
+    close(namespace)
+    for file in Path().glob("usage.db*"):
+        assert file.is_dir() or b"ann" not in file.read_bytes(), file
+
+
 def test_delivery() -> None:
     """Files lie where the page says and nobody else may read them; memory-only recorders hold what they accept."""
     namespace = run(ROOT / "docs/delivery.md")
@@ -341,7 +350,7 @@ def test_every_option_of_every_command_is_documented() -> None:
         if f"`{option}" not in sections[f"usagekit {name}"]
     ]
 
-    assert set(commands) == {"report", "statement", "status", "drain", "erase"}
+    assert set(commands) == {"report", "statement", "export", "status", "drain", "erase"}
     assert missing == []
 
 

@@ -63,11 +63,15 @@ def hash_users(key: str | bytes, *, key_id: str = "1") -> Processor:
         key_id: names the key in every hashed id, `"h1:..."`, so that keys can be changed.
 
     Raises:
-        ConfigurationError: the key is too short.
+        ConfigurationError: the key is too short, or its id is no name.
     """
     secret = key.encode() if isinstance(key, str) else key
     if len(secret) < _SHORTEST_KEY:
         msg = f"the key of hash_users has {len(secret)} bytes; give at least {_SHORTEST_KEY} random ones"
+        raise ConfigurationError(msg)
+
+    if not key_id.isalnum():
+        msg = f"key_id={key_id!r} cannot be part of an id; use letters and digits"
         raise ConfigurationError(msg)
 
     def hashed(user: str) -> str:
