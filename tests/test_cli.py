@@ -474,8 +474,6 @@ def test_statement_shows_a_customers_month(ledger: Path, run: Any) -> None:
         "2020-11",
         "--by",
         "model",
-        "--tz",
-        "Asia/Kolkata",
     )
 
     assert (code, err) == (0, "")
@@ -489,8 +487,7 @@ def test_statement_shows_a_customers_month(ledger: Path, run: Any) -> None:
         ----------  ----------  ------  ---------  ---------  -------  ---------  ---------------  --------
         total                        2          2  1,000,001  234,567  1,234,568  $1,234.50000002         2
 
-        org globex, 2020-11: 2020-11-01 00:00:00 +0530 to 2020-12-01 00:00:00 +0530 (Asia/Kolkata), source sqlite, \
-        exact, closed
+        org globex, 2020-11: 2020-11-01 00:00:00 +0000 to 2020-12-01 00:00:00 +0000 (UTC), source sqlite, exact, closed
         """
     )
 

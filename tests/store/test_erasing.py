@@ -405,3 +405,22 @@ def test_nobody_cannot_be_erased(path: Path, user: str | None) -> None:
         recorder.erase(user)
     with pytest.raises(ConfigurationError, match="keeps nothing"):
         Recorder().erase("ann")
+
+
+def test_a_ledger_from_before_there_was_erasing_is_brought_up_to_date(path: Path) -> None:
+    """With what it holds, when a recorder opens it."""
+    with Recorder(SQLiteBackend(path)) as recorder:
+        recorder.track("export", user=USER)
+    for undo in (
+        "DROP TABLE tombstones",
+        "DROP TABLE secrets",
+        "DELETE FROM counters WHERE name='erasures'",
+        "DELETE FROM _sqlite_migrations WHERE name='m003_erased'",
+        "PRAGMA user_version=1",
+    ):
+        query(path, undo)
+
+    with Recorder(SQLiteBackend(path)) as recorder:
+        assert recorder.erase(USER)
+
+    assert files_with(path, USER) == []

@@ -104,7 +104,7 @@ def test_a_ledger_of_the_future_is_refused(path: Path) -> None:
     prepare(str(path))
     query(path, "PRAGMA user_version=99")
 
-    with pytest.raises(StorageError, match="has schema 99, this usagekit knows 1; upgrade usagekit here, or give it"):
+    with pytest.raises(StorageError, match=r"has schema 99, this usagekit knows \d; upgrade usagekit here, or give it"):
         Recorder(SQLiteBackend(path))
 
 

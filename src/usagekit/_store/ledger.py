@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from usagekit._store import journal as journals
 from usagekit._store import record as records
+from usagekit._store.batches import Batch, read_batch
 from usagekit._store.schema import BLOCK_SHIFT, OFFSET_BIAS, Transaction, connect
 from usagekit._store.tombstones import Tombstones
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CHUNK_BYTES = 128 * 1024  # read from one journal at a time: about a thousand records
 STEP_RECORDS = 8000  # a transaction ends when it holds this many
-_WHOLE_BYTES = 1024**2  # no record is that long: what has no end within it is damage
 
 _COLUMNS = (
     "seq, offset_us, shape, subject, latency_us, tail_us, output, input, cost_nano, cache_read, cache_write, reasoning"
@@ -152,7 +151,7 @@ class Importer:
             self._mind_erased()
             tail = self._current_tail()
             journal, _ = self._journal(name)
-            self._insert(journal, _Batch(payloads, 0, 0), tail, careful=False)
+            self._insert(journal, Batch(payloads, 0, 0), tail, careful=False)
             self._save_tail(tail)
 
     def adopt(self) -> int:
@@ -233,7 +232,7 @@ class Importer:
             execute("INSERT INTO runs VALUES (?,?,?)", run)
         tail.new_runs.clear()
 
-    def _insert(self, journal: int, batch: _Batch, tail: _Tail, *, careful: bool) -> bool:
+    def _insert(self, journal: int, batch: Batch, tail: _Tail, *, careful: bool) -> bool:
         """Insert a batch; tells whether it held late events of users who were erased."""
         decoded, undecodable = records.decode(batch.payloads)
         if careful:
@@ -327,36 +326,6 @@ class Importer:
             where = " AND ".join(f"{name}=:{name}" for name in values)
             row = self._connection.execute(f"SELECT id FROM {table} WHERE {where}", values).fetchone()
         return row[0]  # type: ignore[no-any-return]
-
-
-class _Batch:
-    """Records read from one journal in one go."""
-
-    __slots__ = ("corrupt", "end", "payloads")
-
-    def __init__(self, payloads: list[bytes], corrupt: int, end: int) -> None:
-        self.payloads = payloads
-        self.corrupt = corrupt
-        self.end = end  # the journal's offset behind them
-
-
-def read_batch(reading: journals.Reading, start: int) -> _Batch:
-    """Give the records of a journal from `start` on, as many as one look brings; `end` is `start` where it ends."""
-    size = CHUNK_BYTES
-    while True:
-        data = reading.read(start, size)
-        payloads, corrupt, consumed = records.split(data)
-        start += consumed
-        if payloads or corrupt or not data:
-            return _Batch(payloads, corrupt, start)
-        if consumed:
-            continue  # nothing but newlines so far
-        # The beginning of one record: is it longer, still being written, torn, or damage without an end?
-        if len(data) < size:
-            return _Batch([], 0, start) if reading.owned else _Batch([], 1, start + len(data))
-        if size == _WHOLE_BYTES:
-            return _Batch([], 1, start + size)
-        size = _WHOLE_BYTES
 
 
 def _blank(imported: list[tuple[str, str, int, int]]) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from usagekit._store import journal as journals
 from usagekit._store import record as records
+from usagekit._store.batches import read_batch
 from usagekit._store.engine import journals_of
-from usagekit._store.ledger import read_batch
 from usagekit._store.schema import connect
 
 if TYPE_CHECKING:
