@@ -303,7 +303,7 @@ class Recorder:
             stream_usage: whether chat streams of the official openai client are asked for their usage.
             dimensions: values of the declared own dimensions.
         """
-        from usagekit.llm.calls import Settings
+        from usagekit.llm.scopes import Settings
         from usagekit.llm.tracking import ModelCall
 
         settings = Settings(

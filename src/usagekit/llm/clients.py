@@ -19,12 +19,14 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from usagekit.llm import calls, streams
+from usagekit.llm.failures import status_of
+from usagekit.llm.scopes import active
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from usagekit.llm.calls import Scope
+    from usagekit.llm.scopes import Scope
 
 __all__ = ["watch_clients"]
 
@@ -99,7 +101,7 @@ def watch_clients() -> None:
 def _watched_request(request: Callable[..., Any], name: str) -> Callable[..., Any]:
     @wraps(request)
     def watched(self: Any, cast_to: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
-        scope = calls.active.get()
+        scope = active.get()
         attempt = None if scope is None else _begun(scope, self, options, name)
         if attempt is None:
             return request(self, cast_to, options, *args, **kwargs)
@@ -127,7 +129,7 @@ def _watched_request(request: Callable[..., Any], name: str) -> Callable[..., An
 def _watched_request_async(request: Callable[..., Any], name: str) -> Callable[..., Any]:
     @wraps(request)
     async def watched(self: Any, cast_to: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
-        scope = calls.active.get()
+        scope = active.get()
         attempt = None if scope is None else _begun(scope, self, options, name)
         if attempt is None:
             return await request(self, cast_to, options, *args, **kwargs)
@@ -217,7 +219,7 @@ class _Attempt:
 
     def is_refused(self, error: BaseException) -> bool:
         """Tell whether the server may have refused just what we asked for."""
-        if not self.call.hides or calls.status_of(error) not in {400, 422}:
+        if not self.call.hides or status_of(error) not in {400, 422}:
             return False
         parameter = getattr(error, "param", None)
         return not parameter or "stream_options" in str(parameter) or "include_usage" in str(parameter)

@@ -13,12 +13,14 @@ from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING
 
 from usagekit.llm import calls
+from usagekit.llm.scopes import active
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
     from typing import Any
 
-    from usagekit.llm.calls import Call, Scope
+    from usagekit.llm.calls import Call
+    from usagekit.llm.scopes import Scope
 
 __all__ = ["drive", "drive_async", "is_watched", "watch", "watch_manager"]
 
@@ -261,24 +263,24 @@ def _watched_manager(kind: Any) -> type:
 
         def __enter__(self: Any) -> Any:  # noqa: N807
             entering: _Entering = vars(self)[_CALL]
-            token = calls.active.set(entering.scope)
+            token = active.set(entering.scope)
             try:
                 entered = enter(self)
             except BaseException as error:
                 entering.leave(error)
                 raise
             finally:
-                calls.active.reset(token)
+                active.reset(token)
             entering.got(entered)
             return entered
 
         def __exit__(self: Any, *error: Any) -> Any:  # noqa: N807
             entering: _Entering = vars(self)[_CALL]
-            token = calls.active.set(entering.scope)
+            token = active.set(entering.scope)
             try:
                 return leave(self, *error)
             finally:
-                calls.active.reset(token)
+                active.reset(token)
                 entering.leave(error[1])
 
         names |= {"__enter__": __enter__, "__exit__": __exit__}
@@ -287,24 +289,24 @@ def _watched_manager(kind: Any) -> type:
 
         async def __aenter__(self: Any) -> Any:  # noqa: N807
             entering: _Entering = vars(self)[_CALL]
-            token = calls.active.set(entering.scope)
+            token = active.set(entering.scope)
             try:
                 entered = await enter_async(self)
             except BaseException as error:
                 entering.leave(error)
                 raise
             finally:
-                calls.active.reset(token)
+                active.reset(token)
             entering.got(entered)
             return entered
 
         async def __aexit__(self: Any, *error: Any) -> Any:  # noqa: N807
             entering: _Entering = vars(self)[_CALL]
-            token = calls.active.set(entering.scope)
+            token = active.set(entering.scope)
             try:
                 return await leave_async(self, *error)
             finally:
-                calls.active.reset(token)
+                active.reset(token)
                 entering.leave(error[1])
 
         names |= {"__aenter__": __aenter__, "__aexit__": __aexit__}
@@ -366,7 +368,7 @@ def drive(generator: Generator[Any, Any, Any], scope: Scope) -> Generator[Any, A
     value: Any = None
     yields.begin()
     while True:
-        token = calls.active.set(scope)
+        token = active.set(scope)
         try:
             part = step(value)
         except StopIteration as stop:
@@ -376,17 +378,17 @@ def drive(generator: Generator[Any, Any, Any], scope: Scope) -> Generator[Any, A
             yields.raised(error)
             raise
         finally:
-            calls.active.reset(token)
+            active.reset(token)
         yields.saw(part)
         try:
             value = yield part
             step = generator.send
         except GeneratorExit:
-            token = calls.active.set(scope)
+            token = active.set(scope)
             try:
                 generator.close()
             finally:
-                calls.active.reset(token)
+                active.reset(token)
                 yields.dropped()
             raise
         except BaseException as error:  # noqa: BLE001  the generator's business, as it came
@@ -400,7 +402,7 @@ async def drive_async(generator: AsyncGenerator[Any, Any], scope: Scope) -> Asyn
     value: Any = None
     yields.begin()
     while True:
-        token = calls.active.set(scope)
+        token = active.set(scope)
         try:
             part = await step(value)
         except StopAsyncIteration:
@@ -410,17 +412,17 @@ async def drive_async(generator: AsyncGenerator[Any, Any], scope: Scope) -> Asyn
             yields.raised(error)
             raise
         finally:
-            calls.active.reset(token)
+            active.reset(token)
         yields.saw(part)
         try:
             value = yield part
             step = generator.asend
         except GeneratorExit:
-            token = calls.active.set(scope)
+            token = active.set(scope)
             try:
                 await generator.aclose()
             finally:
-                calls.active.reset(token)
+                active.reset(token)
                 yields.dropped()
             raise
         except BaseException as error:  # noqa: BLE001  the generator's business, as it came

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TypeVar, overload
 from usagekit import context
 from usagekit import recorder as recorders
 from usagekit.llm import clients, streams
-from usagekit.llm.calls import Call, Scope, Settings, active
+from usagekit.llm.calls import Call
+from usagekit.llm.scopes import Scope, Settings, active
 from usagekit.llm.usage import Usage, extractor_of, is_known
 
 if TYPE_CHECKING:
