@@ -465,12 +465,16 @@ class Recorder:
         if journal is None:
             return False
         try:
-            user, org, attributes = (None, None, None) if measurement is None else measurement.identity()
+            user = org = attributes = None
+            if measurement is None:
+                route = ""
+            else:
+                user, org, attributes = measurement.identity()
+                route = measurement.route()
             if attribution is not None:
                 user = user if attribution[0] is None else attribution[0]
                 org = org if attribution[1] is None else attribution[1]
                 attributes = {**(attributes or {}), **(attribution[2] or {})}
-            route = "" if measurement is None else measurement.route()
             if attributes or key or quantity is not None or self._indirect or context.receivers_of is not None:
                 return self._slow_call(
                     {"user": user, "org": org, "event": event, "status": status, "route": route}
@@ -482,24 +486,33 @@ class Recorder:
                     quantity,
                     key,
                 )
-            if type(event) is not str:
-                event = _clean.text(event)
-            if type(provider) is not str:
-                provider = _clean.text(provider)
-            if type(model) is not str:
-                model = _clean.text(model)
-            if type(user) is not str:
-                user = "" if user is None else _clean.text(user)
-            if type(org) is not str:
-                org = "" if org is None else _clean.text(org)
-            shape = self._call_shapes[event, status, route, provider, model, cost_source, aborted]
-            subject = self._subjects[user, org]
-            tail = "null" if tail_us is None else tail_us
-            cost = "null" if cost_nano is None else cost_nano
+            if user is None and org is None:
+                subject = records.NOBODY
+            else:
+                subject = self._subjects[
+                    user if type(user) is str else _clean.text(user), org if type(org) is str else _clean.text(org)
+                ]
+            try:
+                shape = self._call_shapes[event, status, route, provider, model, cost_source, aborted]
+            except TypeError:  # a value that cannot be looked up, such as a list
+                event, provider, model = _clean.plain(event), _clean.plain(provider), _clean.plain(model)
+                shape = self._call_shapes[event, status, route, provider, model, cost_source, aborted]
             input_tokens, output_tokens, cache_read, cache_write, reasoning = tokens
             accepted = journal.append(
-                f"{time_us},{shape},{subject},{latency_us},{tail},{output_tokens},"
-                f"{input_tokens},{cost},{cache_read},{cache_write},{reasoning}"
+                "%d,%s,%s,%d,%s,%d,%d,%s,%d,%d,%d"  # noqa: UP031  a fifth faster, and True becomes 1
+                % (
+                    time_us,
+                    shape,
+                    subject,
+                    latency_us,
+                    "null" if tail_us is None else tail_us,
+                    output_tokens,
+                    input_tokens,
+                    "null" if cost_nano is None else cost_nano,
+                    cache_read,
+                    cache_write,
+                    reasoning,
+                )
             )
             return type(accepted) is tuple
         except Exception as error:  # noqa: BLE001  nothing may reach the host

@@ -103,10 +103,10 @@ class RequestShapes(dict[tuple[str, int, str, bool], str]):
         return made
 
 
-class CallShapes(dict[tuple[str, int, str, str, str, str, bool], str]):
+class CallShapes(dict[tuple[object, int, str, object, object, str, bool], str]):
     """The quoted shapes of model calls, by event, status, route, provider, model, cost source and whether aborted."""
 
-    def __missing__(self, key: tuple[str, int, str, str, str, str, bool]) -> str:
+    def __missing__(self, key: tuple[object, int, str, object, object, str, bool]) -> str:
         event, status, route, provider, model, cost_source, aborted = key
         clean = (
             _clean.text(event, _clean.EVENT_LIMIT),
@@ -119,7 +119,7 @@ class CallShapes(dict[tuple[str, int, str, str, str, str, bool], str]):
         if clean == key[:5]:
             if len(self) >= _FRAGMENTS:
                 self.clear()
-            self[key] = made
+            self[*clean, cost_source, aborted] = made  # of plain strings, whatever kind of string was given
         return made
 
 
@@ -134,6 +134,10 @@ class Subjects(dict[tuple[str, str], str]):
                 self.clear()
             self[key] = made
         return made
+
+
+NOBODY = r'"\t"'
+"""The subject of what counts for nobody known."""
 
 
 def body_of(event: UsageEvent, key: str = "") -> str:

@@ -128,16 +128,16 @@ class Call:
         if part is self.last:
             return False
         self.last = part
-        self.last_ns = now_ns = perf_counter_ns()
+        self.last_ns = perf_counter_ns()
         if self.first_ns is None:
-            self.first_ns = now_ns
+            self.first_ns = self.last_ns
         try:
             kind = type(part)
             if kind is str:
                 self.usage.wrote(part)
             elif (extractors.get(kind) or extractor_of(kind))(part, self.usage):
                 self.is_known = True
-                return self.hides and _is_usage_alone(part)
+                return self.hides and not getattr(part, "choices", None) and _is_usage_alone(part)
         except Exception as error:  # noqa: BLE001  an extractor reads other people's objects
             self.scope.recorder.guard.caught("llm: extract", error)
         return False
@@ -228,10 +228,11 @@ class Yields(Call):
 
     def saw(self, part: object) -> bool:
         """Take what was yielded, unless it is a chunk that a watched client gave."""
-        for call in self.scope.streams or ():
-            if call.last is part:
-                return False
-        return super().saw(part)
+        if self.scope.streams:
+            for call in self.scope.streams:
+                if call.last is part:
+                    return False
+        return Call.saw(self, part)
 
     def finished(self) -> None:
         """Record what the generator yielded, at its end."""

@@ -86,6 +86,7 @@ class Prices:
     def __init__(self, own: Mapping[str, object] | None = None) -> None:
         self._own = {_lowered(name): _checked(name, price) for name, price in (own or {}).items()}
         self._known: dict[tuple[str, str, object, int], _Pricing] = {}
+        self._latest: dict[str, tuple[str, Mapping[str, str] | None, int, int, _Pricing]] = {}  # by model
         self._snapshot: object = None
         self._checked_until_us = 0
 
@@ -106,20 +107,62 @@ class Prices:
             time_us: when the call began, microseconds since 1970: prices change.
             totals: `usage.totals()`, or an estimate instead of it.
         """
-        context = usage.context
-        tier = None if context is None else tuple(sorted(context.items()))
-        if time_us >= self._checked_until_us:
-            self._check(time_us)
-        key = (provider, model, tier, time_us // _DAY_US)
-        pricing = self._known.get(key)
-        if pricing is None or not pricing[0] <= time_us < pricing[1]:
-            pricing = self._look_up(key, provider, model, context, time_us)
-        _, _, begins, rates, unit, exact = pricing
+        _, _, begins, rates, unit, exact = self._pricing(provider, model, usage.context, time_us)
         if exact is not None and (usage.details is not None or not rates):
             return exact(usage, totals)
         if not rates:
             return None
         return _linear(rates[bisect_left(begins, totals[0])] if begins else rates[0], unit, usage, totals)
+
+    def plain_nano_dollars(
+        self,
+        provider: str,
+        model: str,
+        context: Mapping[str, str] | None,
+        time_us: int,
+        totals: tuple[int, int, int, int, int],
+    ) -> int | None:
+        """Give what a call costs that used tokens and nothing else; see `nano_dollars`."""
+        _, _, begins, rates, _, exact = self._pricing(provider, model, context, time_us)
+        if not rates:
+            return None if exact is None else _asked(exact, context, totals)
+        request, per_input, per_read, per_write, _, per_output, per_reasoning = (
+            rates[bisect_left(begins, totals[0])] if begins else rates[0]
+        )
+        input_tokens, output_tokens, read, write, reasoning = totals
+        atto = (
+            request
+            + (input_tokens - read - write) * per_input
+            + output_tokens * per_output
+            + read * per_read
+            + write * per_write
+            + reasoning * (per_reasoning - per_output)
+        )
+        return _rounded(atto)
+
+    def _pricing(self, provider: str, model: str, context: Mapping[str, str] | None, time_us: int) -> _Pricing:
+        latest = self._latest.get(model)
+        if latest is not None:
+            its_provider, its_context, since_us, until_us, pricing = latest
+            if (
+                since_us <= time_us < until_us
+                and its_provider == provider
+                and (its_context is context or its_context == context)
+            ):
+                return pricing
+        if time_us >= self._checked_until_us:
+            self._check(time_us)
+        day = time_us // _DAY_US
+        key = (provider, model, None if context is None else tuple(sorted(context.items())), day)
+        known = self._known.get(key)
+        if known is not None and known.since_us <= time_us < known.until_us:
+            pricing = known
+        else:
+            pricing = self._look_up(key, provider, model, context, time_us)
+        since_us = max(pricing.since_us, day * _DAY_US)
+        until_us = min(pricing.until_us, (day + 1) * _DAY_US, self._checked_until_us)
+        self._latest[model] = provider, context, since_us, until_us, pricing
+        return pricing
 
     def _check(self, time_us: int) -> None:
         """Forget what was looked up in price data that a running `genai_prices.UpdatePrices` has replaced."""
@@ -127,6 +170,7 @@ class Prices:
         snapshot = _snapshot()
         if snapshot is not self._snapshot:
             self._known.clear()
+            self._latest.clear()
             self._snapshot = snapshot
 
     def _look_up(
@@ -147,6 +191,7 @@ class Prices:
             pricing = _public_pricing(self._snapshot, provider, model, context, time_us)
         if len(self._known) >= _KEPT:
             self._known.clear()
+            self._latest.clear()
         self._known[key] = pricing
         return pricing
 
@@ -179,6 +224,20 @@ def _linear(rates: _Rates, unit: Decimal | None, usage: Usage, totals: tuple[int
         with localcontext() as exact:
             exact.prec = 60
             atto += int(unit * Decimal(repr(usage.quantity)) * ATTO)
+    return _rounded(atto)
+
+
+def _asked(
+    exact: Callable[[Usage, tuple[int, int, int, int, int]], int | None],
+    context: Mapping[str, str] | None,
+    totals: tuple[int, int, int, int, int],
+) -> int | None:
+    from usagekit.llm.usage import Usage
+
+    return exact(Usage(context=context), totals)
+
+
+def _rounded(atto: int) -> int:
     nano, rest = divmod(atto, _NANO_IN_ATTO)
     if rest >= _HALF and (rest > _HALF or nano & 1):
         nano += 1

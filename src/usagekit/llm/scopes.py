@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from usagekit.llm.calls import Call
+    from usagekit.llm.usage import Plain
     from usagekit.recorder import Recorder
 
 __all__ = ["KEPT", "Scope", "Settings", "active"]
@@ -35,7 +36,7 @@ _public_prices = Prices()
 class Settings:
     """What the options of `track_tokens` or `model_call` say; None = nothing. Immutable once made."""
 
-    __slots__ = ("dimensions", "event", "is_dynamic", "model", "org", "provider", "stream_usage", "user")
+    __slots__ = ("attribution", "dimensions", "event", "is_dynamic", "model", "org", "provider", "stream_usage", "user")
 
     def __init__(
         self,
@@ -55,6 +56,8 @@ class Settings:
         self.org = org
         self.stream_usage = stream_usage
         self.dimensions = dict(dimensions) if dimensions else None
+        is_attributed = not (user is None and org is None and self.dimensions is None)
+        self.attribution = (user, org, self.dimensions) if is_attributed else None
         self.is_dynamic = any(map(callable, (event, provider, model, user, org, *(dimensions or {}).values())))
 
     @property
@@ -237,6 +240,41 @@ class Scope:
 
     # What is recorded
 
+    def record_plain(self, plain: Plain) -> None:
+        """Do what `record` does for the only call of a function that nothing surrounds, which just ended."""
+        self.is_busy = self.is_over = True
+        recorder, settings = self.recorder, self.settings
+        provider, model, about, totals = plain
+        if settings.provider is not None:
+            provider = _text(settings.provider)
+        if settings.model is not None:
+            model = _text(settings.model)
+        ended_ns = perf_counter_ns()
+        passed_ns = ended_ns - self.begun_ns
+        time_us = (time_ns() - passed_ns) // 1000
+        cost = None
+        try:
+            cost = (recorder.prices or _public_prices).plain_nano_dollars(provider, model, about, time_us, totals)
+        except Exception as error:  # noqa: BLE001  a price that fails must not cost the tokens
+            recorder.guard.caught("llm: price", error)
+        recorder.record_call(
+            self.measurement,
+            settings.event or "llm",
+            200,
+            provider,
+            model,
+            "unpriced" if cost is None else "priced",
+            False,  # noqa: FBT003  positional, as all of them
+            time_us,
+            passed_ns // 1000,
+            None,
+            totals,
+            cost,
+            settings.attribution,
+            None,
+            "",
+        )
+
     def record(
         self,
         usage: Usage,
@@ -271,12 +309,13 @@ class Scope:
         else:
             time_us = _clean.epoch_microseconds(created) or 0
         totals = usage.totals()
+        is_reported = usage.is_reported
         if estimate is not None:
             totals = max(totals[0], estimate[0]), max(totals[1], estimate[1]), *totals[2:]
         cost = None
         if usage.cost_usd is not None:
             cost, source = _clean.nano_dollars(usage.cost_usd), "reported"
-        elif estimate is None and not usage.is_reported and usage.details is None:
+        elif estimate is None and not is_reported and usage.details is None:
             source = "" if status >= 400 else "unpriced"
         else:
             source = "priced" if estimate is None else "estimated"
@@ -303,9 +342,7 @@ class Scope:
             None if first_ns is None else (ended_ns - first_ns) // 1000,
             totals,
             cost,
-            None
-            if settings.user is None and settings.org is None and settings.dimensions is None
-            else (settings.user, settings.org, settings.dimensions),
+            settings.attribution,
             usage.quantity,
             usage.key,
         )

@@ -367,8 +367,9 @@ def drive(generator: Generator[Any, Any, Any], scope: Scope) -> Generator[Any, A
     step: Callable[[Any], Any] = generator.send
     value: Any = None
     yields.begin()
+    enter, leave, saw = active.set, active.reset, yields.saw
     while True:
-        token = active.set(scope)
+        token = enter(scope)
         try:
             part = step(value)
         except StopIteration as stop:
@@ -378,17 +379,17 @@ def drive(generator: Generator[Any, Any, Any], scope: Scope) -> Generator[Any, A
             yields.raised(error)
             raise
         finally:
-            active.reset(token)
-        yields.saw(part)
+            leave(token)
+        saw(part)
         try:
             value = yield part
             step = generator.send
         except GeneratorExit:
-            token = active.set(scope)
+            token = enter(scope)
             try:
                 generator.close()
             finally:
-                active.reset(token)
+                leave(token)
                 yields.dropped()
             raise
         except BaseException as error:  # noqa: BLE001  the generator's business, as it came
@@ -401,8 +402,9 @@ async def drive_async(generator: AsyncGenerator[Any, Any], scope: Scope) -> Asyn
     step: Callable[[Any], Any] = generator.asend
     value: Any = None
     yields.begin()
+    enter, leave, saw = active.set, active.reset, yields.saw
     while True:
-        token = active.set(scope)
+        token = enter(scope)
         try:
             part = await step(value)
         except StopAsyncIteration:
@@ -412,17 +414,17 @@ async def drive_async(generator: AsyncGenerator[Any, Any], scope: Scope) -> Asyn
             yields.raised(error)
             raise
         finally:
-            active.reset(token)
-        yields.saw(part)
+            leave(token)
+        saw(part)
         try:
             value = yield part
             step = generator.asend
         except GeneratorExit:
-            token = active.set(scope)
+            token = enter(scope)
             try:
                 await generator.aclose()
             finally:
-                active.reset(token)
+                leave(token)
                 yields.dropped()
             raise
         except BaseException as error:  # noqa: BLE001  the generator's business, as it came

@@ -14,7 +14,7 @@ from usagekit import recorder as recorders
 from usagekit.llm import clients, streams
 from usagekit.llm.calls import Call
 from usagekit.llm.scopes import Scope, Settings, active
-from usagekit.llm.usage import Usage, extractor_of, is_known
+from usagekit.llm.usage import Usage, extractor_of, is_known, reader_of, readers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,6 +89,11 @@ def _finish(scope: Scope, result: Any) -> Any:
         role = _role_of(kind)
     try:
         if role == _RESPONSE:
+            if scope.outer is None and scope.seen is None and scope.tapped is None:
+                plain = (readers.get(kind) or reader_of(kind))(result)
+                if plain is not None:
+                    scope.record_plain(plain)
+                    return result
             if not scope.returned(result) and not _watch_inner_stream(result, scope):
                 scope.said_nothing()
         elif role == _PLAIN:

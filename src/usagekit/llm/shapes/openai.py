@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from usagekit._clean import COUNT_LIMIT
 from usagekit.llm.usage import count, fields_of
 
 TYPE_CHECKING = False
@@ -9,9 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from usagekit.llm.usage import Usage
+    from usagekit.llm.usage import Plain, Usage
 
 __all__ = [
+    "EXTRACTORS",
+    "READERS",
     "extract",
     "extract_groq",
     "extract_huggingface",
@@ -34,6 +37,7 @@ _TEXT_EVENTS = frozenset(
     },
 )
 _ANSWERS = frozenset({"response", "list"})
+_UNREAD = frozenset({"background", "x_groq"})
 _RUNNING = frozenset({"queued", "in_progress"})
 
 
@@ -230,3 +234,79 @@ def _add_details(usage: Usage, **values: object) -> None:
     known = {name: value for name, value in values.items() if isinstance(value, (int, float)) and value > 0}
     if known:
         usage.details = {**(usage.details or {}), **known}
+
+
+# Quicker ways, for the plain responses that most calls give
+
+
+_contexts: dict[str, Mapping[str, str]] = {}
+"""One mapping per service tier."""
+
+
+def _context_of(tier: Any) -> Mapping[str, str] | None:
+    if type(tier) is not str:
+        return None
+    context = {"service_tier": tier}
+    if len(_contexts) < 16:
+        _contexts[tier] = context
+    return context
+
+
+def _read_completion(response: Any) -> Plain | None:
+    """Read a `ChatCompletion` that holds nothing out of the ordinary; None = `extract` must look at it."""
+    try:
+        fields, more = response.__dict__, response.__pydantic_extra__
+        reported = fields["usage"]
+        counts = reported.__dict__
+        read = written = reasoning = 0
+        input_tokens, output_tokens = counts["prompt_tokens"], counts["completion_tokens"]
+        details = counts["prompt_tokens_details"]
+        if details is not None:
+            apart = details.__dict__
+            read, written = apart["cached_tokens"] or 0, apart.get("cache_write_tokens") or 0
+            if details.__pydantic_extra__ or apart["audio_tokens"] or apart.get("image_tokens"):
+                return None
+        details = counts["completion_tokens_details"]
+        if details is not None:
+            apart = details.__dict__
+            reasoning = apart["reasoning_tokens"] or 0
+            if details.__pydantic_extra__ or apart["audio_tokens"] or apart.get("image_tokens"):
+                return None
+        # Who has more fields may count otherwise, and so may who reasons beside the output.
+        if (
+            (more and not _UNREAD.isdisjoint(more))
+            or reported.__pydantic_extra__
+            or len(counts) != 5
+            or fields["choices"] is None
+            or (reasoning and counts["total_tokens"] != input_tokens + output_tokens)
+            or not 0 <= read + written <= input_tokens <= COUNT_LIMIT
+            or not 0 <= reasoning <= output_tokens <= COUNT_LIMIT
+        ):
+            return None
+        model = fields["model"]
+        if type(model) is not str or type(input_tokens + output_tokens + read + written + reasoning) is not int:
+            return None
+        totals = input_tokens, output_tokens, read, written, reasoning
+        tier = fields["service_tier"]
+        return "openai", model, None if tier is None else _contexts.get(tier) or _context_of(tier), totals
+    except (AttributeError, KeyError, TypeError):
+        return None
+
+
+def _extract_chunk(part: Any, usage: Usage) -> bool:
+    """Read one more chunk of a chat stream: nothing but text, most of the time."""
+    try:
+        fields = part.__dict__
+        (choice,) = fields["choices"]
+        if fields["usage"] is None and fields["id"] == usage.response_id and not part.__pydantic_extra__:
+            text = choice.__dict__["delta"].__dict__["content"]
+            if text and type(text) is str:
+                usage.written_bytes += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+                return True
+    except (AttributeError, KeyError, TypeError, ValueError):
+        pass
+    return extract(part, usage)
+
+
+EXTRACTORS = {"ChatCompletionChunk": _extract_chunk}
+READERS = {"ChatCompletion": _read_completion}
