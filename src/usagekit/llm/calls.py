@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from usagekit.llm.scopes import Scope
 
-__all__ = ["Call", "Yields", "forget"]
+__all__ = ["Call", "Yields", "forget", "is_open"]
 
 _open_calls: dict[int, Call] = {}
 """Streams that have not come to an end; taking one out decides who ends it."""
@@ -182,6 +182,8 @@ class Call:
             self.scope.recorder.guard.caught("llm: stream", error)
         finally:
             self.last = self.request = None
+            if self.scope.spans is not None and self.scope.is_over:
+                self.scope.settle_spans()
 
     def _record_stream(self, status: int, *, aborted: bool) -> None:
         scope, usage = self.scope, self.usage
@@ -290,6 +292,11 @@ def _text_bytes(value: object, depth: int = 0) -> int:
     if isinstance(value, (list, tuple)):
         return sum(_text_bytes(one, depth + 1) for one in value)
     return 0
+
+
+def is_open(scope: Scope) -> bool:
+    """Tell whether a stream that was begun in a scope has not come to its end."""
+    return any(call.scope is scope for call in list(_open_calls.values()))
 
 
 def forget(call: Call) -> None:

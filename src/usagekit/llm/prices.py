@@ -144,11 +144,8 @@ class Prices:
         latest = self._latest.get(model)
         if latest is not None:
             its_provider, its_context, since_us, until_us, pricing = latest
-            if (
-                since_us <= time_us < until_us
-                and its_provider == provider
-                and (its_context is context or its_context == context)
-            ):
+            is_same = its_provider == provider and (its_context is context or its_context == context)
+            if is_same and since_us <= time_us < until_us:
                 return pricing
         if time_us >= self._checked_until_us:
             self._check(time_us)

@@ -14,23 +14,34 @@ from typing import TYPE_CHECKING
 from usagekit import _clean, context
 from usagekit.llm.failures import NO_ANSWER, WENT_AWAY, chain_of, is_of_a_framework, status_of
 from usagekit.llm.prices import Prices
+from usagekit.llm.spans import Known, unknown_among
 from usagekit.llm.usage import Usage, extractor_of, extractors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from usagekit.llm.calls import Call
+    from usagekit.llm.spans import Told
     from usagekit.llm.usage import Plain
     from usagekit.recorder import Recorder
 
-__all__ = ["KEPT", "Scope", "Settings", "active"]
+__all__ = ["KEPT", "Scope", "Settings", "active", "record_span", "watch_spans"]
 
 KEPT = 64  # responses and counts a scope remembers, so that what passes through it counts once
 
 active: ContextVar[Scope | None] = ContextVar("usagekit_llm", default=None)
 
 _public_prices = Prices()
+
+spans_watcher: Callable[[Scope], bool] | None = None
+"""Told of every recorded call; whether the span that is present is that very call. None = no spans are read."""
+
+
+def watch_spans(watcher: Callable[[Scope], bool]) -> None:
+    """Have a processor of spans told of what is recorded; the latest one, where a process has several."""
+    global spans_watcher  # noqa: PLW0603  one process, one tracer as a rule
+    spans_watcher = watcher
 
 
 class Settings:
@@ -104,6 +115,7 @@ class Scope:
         "recorder",
         "seen",
         "settings",
+        "spans",
         "streams",
         "tapped",
     )
@@ -120,6 +132,7 @@ class Scope:
         self.tapped: list[tuple[str, int, int]] | None = None  # provider, input, output of calls of watched clients
         self.streams: list[Call] | None = None  # those of watched clients that may still be open
         self.pending: Call | None = None
+        self.spans: _Spans | None = None  # what spans begun in it told, once there are any
 
     # What comes to light
 
@@ -207,6 +220,49 @@ class Scope:
             self.settle()
         self.seen = None
         self.is_over = True
+        if self.spans is not None:
+            self.settle_spans()
+
+    # What spans tell
+
+    def expect_spans(self) -> None:
+        """Begin to keep apart what spans tell and what is recorded: a span was begun in here."""
+        if self.spans is None:
+            self.spans = _Spans()
+
+    def told_by_span(self, told: Told) -> None:
+        """Take what a span told of a call, which may be known, or come to light by itself until the scope's end."""
+        self.expect_spans()
+        if self.spans is not None:
+            self.spans.told.append(told)
+        if self.is_over:
+            self.settle_spans()
+
+    def settle_spans(self) -> None:
+        """Record the calls that only spans told of, unless a stream is still open that may be one of them."""
+        from usagekit.llm.calls import is_open
+
+        spans = self.spans
+        if spans is None or not spans.told or is_open(self):
+            return
+        told, spans.told = spans.told, []
+        for one in unknown_among(told, spans.known):
+            self._record_span(one)
+
+    def _record_span(self, told: Told) -> None:
+        self.record(
+            told.usage,
+            0,
+            told.passed_ns,
+            status=told.status,
+            first_ns=told.first_ns,
+            aborted=told.is_aborted,
+            is_told=True,
+        )
+
+    def _known(self, usage: Usage, time_us: int, passed_ns: int, totals: tuple[int, int, int, int, int]) -> None:
+        if spans_watcher is not None and not spans_watcher(self) and self.spans is not None:
+            self.spans.known.append(Known(time_us, passed_ns // 1000, totals[:2], usage.is_wrapped))
 
     def said_nothing(self) -> None:
         """Note that a tracked function ended and no model call came to light.
@@ -214,7 +270,7 @@ class Scope:
         Where its options name a model or a provider it was one, with unknown usage; otherwise it may have been a
         cache that answered, so it is only counted.
         """
-        if self.is_busy:
+        if self.is_busy or (self.spans is not None and self.spans.told):
             return
         if self.settings.names_a_model:
             self.record(Usage(), self.begun_ns, perf_counter_ns())
@@ -274,6 +330,9 @@ class Scope:
             None,
             "",
         )
+        if spans_watcher is not None:
+            self._known(_NOTHING, time_us, passed_ns, totals)
+            self.end()
 
     def record(
         self,
@@ -285,6 +344,7 @@ class Scope:
         first_ns: int | None = None,
         aborted: bool = False,
         estimate: tuple[int, int] | None = None,
+        is_told: bool = False,
     ) -> None:
         """Hand a call to the recorder.
 
@@ -296,6 +356,7 @@ class Scope:
             first_ns: when its first chunk came; None = not streamed.
             aborted: the caller walked away.
             estimate: input and output tokens where none were reported; None = as reported.
+            is_told: only a span told of it.
         """
         self.is_busy = True
         if self.outer is not None:
@@ -346,6 +407,29 @@ class Scope:
             usage.quantity,
             usage.key,
         )
+        if spans_watcher is not None and not is_told:
+            self._known(usage, time_us, ended_ns - begun_ns, totals)
+
+
+class _Spans:
+    """What spans of a scope told, and what was recorded there without them."""
+
+    __slots__ = ("known", "told")
+
+    def __init__(self) -> None:
+        self.told: list[Told] = []
+        self.known: list[Known] = []
+
+
+_NOTHING = Usage()
+_NO_SETTINGS = Settings()
+
+
+def record_span(recorder: Recorder, measurement: context.Measurement | None, told: Told) -> None:
+    """Record a call that a span outside any tracked function told of."""
+    scope = Scope(recorder, measurement, _NO_SETTINGS)
+    scope.outer = None
+    scope._record_span(told)  # noqa: SLF001  its own
 
 
 def _text(value: object) -> str:

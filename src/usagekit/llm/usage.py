@@ -232,22 +232,30 @@ def is_known(kind: type) -> bool:
 
 
 _PROVIDERS = {
+    "aws.bedrock": "aws",
+    "az.ai.inference": "azure",
+    "az.ai.openai": "azure",
+    "azure.ai.inference": "azure",
+    "azure.ai.openai": "azure",
     "azure_ai": "azure",
     "azure_openai": "azure",
     "bedrock": "aws",
     "bedrock_converse": "aws",
     "cohere_chat": "cohere",
     "gcp.gemini": "google",
+    "gcp.gen_ai": "google",
     "gcp.vertex_ai": "google",
     "gemini": "google",
     "google-gla": "google",
     "google-vertex": "google",
     "google_genai": "google",
     "google_vertexai": "google",
+    "moonshot_ai": "moonshotai",
     "mistral_ai": "mistral",
     "mistralai": "mistral",
     "together_ai": "together",
     "vertex_ai": "google",
+    "x_ai": "x-ai",
     "xai": "x-ai",
 }
 
