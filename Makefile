@@ -29,7 +29,9 @@ unit: $(STAMP)
 # Every SDK of docs/sdks.md. LiteLLM holds openai back, so both majors of it are tested.
 test-sdks: $(SDKS)/.stamp $(LITELLM)/.stamp
 	USAGEKIT_SDKS='anthropic boto3 cohere google-genai groq langchain-anthropic langchain-openai mistralai ollama \
-		openai pydantic-ai-slim' $(SDKS)/bin/python -m pytest tests/sdks $(ARGS)
+		openai opentelemetry-instrumentation-anthropic opentelemetry-instrumentation-genai-anthropic \
+		opentelemetry-instrumentation-genai-openai opentelemetry-instrumentation-openai pydantic-ai-slim' \
+		$(SDKS)/bin/python -m pytest tests/sdks $(ARGS)
 	USAGEKIT_SDKS='litellm openai' $(LITELLM)/bin/python -m pytest tests/sdks $(ARGS)
 
 # The tables of docs/frameworks.md and docs/sdks.md, as the tests claim their cells.

@@ -209,7 +209,10 @@ def test_two_instrumentations_of_one_call_count_once(capture: Capture, tracer: T
 
 def test_a_span_around_a_tracked_call_is_that_call(capture: Capture, tracer: Tracer) -> None:
     """An instrumentation around a decorated function tells nothing new."""
-    ask = track_tokens(lambda: RESPONSE)
+
+    @track_tokens
+    def ask() -> dict[str, Any]:
+        return RESPONSE
 
     with tracer.start_as_current_span("chat", attributes=CHAT | USED):
         ask()
@@ -369,6 +372,17 @@ def test_spans_that_never_end_are_forgotten(capture: Capture, tracer: Tracer) ->
     assert capture.event().user == ""
     assert len(processor._live) <= 8192
     del spans
+
+
+def test_after_shutdown_nothing_is_recorded(capture: Capture) -> None:
+    """As the specification asks: later spans are ignored."""
+    provider = TracerProvider()
+    provider.add_span_processor(UsageSpanProcessor())
+    provider.shutdown()
+
+    span(provider.get_tracer("tests"), CHAT | USED)
+
+    assert capture.events() == []
 
 
 def test_without_a_recorder_spans_go_by() -> None:

@@ -110,10 +110,13 @@ class UsageSpanProcessor(SpanProcessor):
     def __init__(self, recorder: Recorder | None = None) -> None:
         self._recorder = recorder
         self._live: dict[int, _Live] = {}
+        self._is_shut = False
         scopes.watch_spans(self._mark_current)
 
     def on_start(self, span: Any, parent_context: object = None) -> None:
         """Note, in the context of the caller, whom a span would count for."""
+        if self._is_shut:
+            return
         try:
             scope = scopes.active.get()
             if scope is not None and scope.is_over:
@@ -131,6 +134,8 @@ class UsageSpanProcessor(SpanProcessor):
 
     def on_end(self, span: Any) -> None:
         """Record a span that was a model call, unless it is counted."""
+        if self._is_shut:
+            return
         try:
             live = self._live.pop(span.context.span_id, None)
             attributes = _attributes_of(span)
@@ -144,7 +149,8 @@ class UsageSpanProcessor(SpanProcessor):
         """Do nothing: the span may still change."""
 
     def shutdown(self) -> None:
-        """Forget what was begun; later spans still count."""
+        """Record nothing any more."""
+        self._is_shut = True
         self._live.clear()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from tests.sdks.drivers import MODULES
+from tests.sdks.drivers import INSTRUMENTATIONS, MODULES
 from usagekit import Recorder, _guard
 from usagekit.backends.memory import MemoryBackend
 from usagekit.testing import ProviderServer
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tests.sdks.drivers import Driver
 
 _TOP_LEVEL = {
+    **INSTRUMENTATIONS,
     "google-genai": "google.genai",
     "langchain-anthropic": "langchain_anthropic",
     "langchain-openai": "langchain_openai",
@@ -39,7 +40,7 @@ def _is_installed(name: str) -> bool:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Take away the tests of SDKs that are tested in an environment of their own."""
     named = os.environ.get("USAGEKIT_SDKS", "").split()
-    wanted = named or [name for name in MODULES if _is_installed(name)]
+    wanted = named or [name for name in (*MODULES, *INSTRUMENTATIONS) if _is_installed(name)]
     others = [item for item in items if getattr(item, "callspec", None) and _sdk_of(item) not in {None, *wanted}]
     if others:
         config.hook.pytest_deselected(items=others)
@@ -47,7 +48,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _sdk_of(item: pytest.Item) -> str | None:
-    return cast("str | None", cast("pytest.Function", item).callspec.params.get("driver"))
+    params = cast("pytest.Function", item).callspec.params
+    return cast("str | None", params.get("instrumentation", params.get("driver")))
 
 
 @pytest.fixture(autouse=True)

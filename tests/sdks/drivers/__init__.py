@@ -26,6 +26,14 @@ MODULES = {
 }
 """The module of each distribution."""
 
+INSTRUMENTATIONS = {
+    "opentelemetry-instrumentation-anthropic": "opentelemetry.instrumentation.anthropic",
+    "opentelemetry-instrumentation-genai-anthropic": "opentelemetry.instrumentation.genai.anthropic",
+    "opentelemetry-instrumentation-genai-openai": "opentelemetry.instrumentation.genai.openai",
+    "opentelemetry-instrumentation-openai": "opentelemetry.instrumentation.openai",
+}
+"""The module of each distribution that traces an SDK: OpenTelemetry's own ones and OpenLLMetry's."""
+
 PROMPT = "Say something."
 
 
