@@ -6,7 +6,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
 
 from tests.sdks.drivers import INSTRUMENTATIONS, MODULES, PROMPT
 from usagekit import bound
@@ -16,6 +15,8 @@ from usagekit.opentelemetry import UsageSpanProcessor
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterator
+
+    from opentelemetry.sdk.trace import TracerProvider
 
     from tests.sdks.drivers import Driver
     from usagekit import Recorder
@@ -45,6 +46,8 @@ def _default(server: ProviderServer) -> None:
 @pytest.fixture
 def tracing(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> Iterator[TracerProvider]:
     """Trace into our processor alone."""
+    from opentelemetry.sdk.trace import TracerProvider  # not in the environment of LiteLLM
+
     monkeypatch.setattr(scopes, "spans_watcher", None)
     provider = TracerProvider()
     provider.add_span_processor(UsageSpanProcessor(recorder))
