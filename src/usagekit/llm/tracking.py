@@ -14,7 +14,7 @@ from usagekit import recorder as recorders
 from usagekit.llm import clients, streams
 from usagekit.llm.calls import Call
 from usagekit.llm.scopes import Scope, Settings, active
-from usagekit.llm.usage import Usage, extractor_of, is_known, reader_of, readers
+from usagekit.llm.usage import Usage, extractor_of, is_known, readers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,16 +84,17 @@ class _Tracker:
 def _finish(scope: Scope, result: Any) -> Any:
     """Look at what a tracked function returned, and give what its caller gets: the same, or a stream's stand-in."""
     kind = type(result)
-    role = _roles.get(kind)
-    if role is None:
-        role = _role_of(kind)
     try:
+        read = readers.get(kind)
+        if read is not None and scope.outer is None and scope.seen is None and scope.tapped is None:
+            plain = read(result)
+            if plain is not None:
+                scope.record_plain(plain)
+                return result
+        role = _roles.get(kind)
+        if role is None:
+            role = _role_of(kind)
         if role == _RESPONSE:
-            if scope.outer is None and scope.seen is None and scope.tapped is None:
-                plain = (readers.get(kind) or reader_of(kind))(result)
-                if plain is not None:
-                    scope.record_plain(plain)
-                    return result
             if not scope.returned(result) and not _watch_inner_stream(result, scope):
                 scope.said_nothing()
         elif role == _PLAIN:
@@ -206,21 +207,21 @@ def _tracked(function: Any, tracker: _Tracker) -> Any:
 
 
 def _tracked_function(function: Any, tracker: _Tracker) -> Any:
-    begin = tracker.begin
+    begin, enter, leave = tracker.begin, active.set, active.reset
 
     @wraps(function)
     def tracked(*args: Any, **kwargs: Any) -> Any:
         scope = begin(args, kwargs)
         if scope is None:
             return function(*args, **kwargs)
-        token = active.set(scope)
+        token = enter(scope)
         try:
             result = function(*args, **kwargs)
         except BaseException as error:
             _fail(scope, error)
             raise
         finally:
-            active.reset(token)
+            leave(token)
         return _finish(scope, result)
 
     return tracked

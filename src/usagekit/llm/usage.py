@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Extractor = Callable[[Any], Any]
 
-__all__ = ["Plain", "Usage", "count", "extractor_of", "fields_of", "installed_extractors", "reader_of"]
+__all__ = ["Plain", "Usage", "count", "extractor_of", "fields_of", "installed_extractors", "readers"]
 
 GROUP = "usagekit.extractors"
 BYTES_PER_TOKEN = 4  # UTF-8 bytes: English text has about four per token, Chinese three quarters of a token per sign
@@ -164,11 +164,7 @@ Plain = tuple[str, str, "Mapping[str, str] | None", tuple[int, int, int, int, in
 """Provider, model, context and totals, as of a `Usage`: all that most responses tell."""
 
 readers: dict[type, Callable[[Any], Plain | None]] = {}
-"""Found readers by type."""
-
-
-def _read_nothing(_response: object) -> None:
-    return None
+"""Quicker ways to read whole responses, by type, of those types that have one; found with the extractor."""
 
 
 def _extract_own(told: Usage, usage: Usage) -> bool:
@@ -204,6 +200,9 @@ def extractor_of(kind: type) -> Callable[[Any, Usage], bool]:
         extractors[kind] = extract
         return extract
     found: Callable[[Any, Usage], bool] = point.load()
+    reader = _own_way(found, "READERS", kind)
+    if reader is not None:
+        readers[kind] = reader
     extractors[kind] = found = _own_way(found, "EXTRACTORS", kind) or found
     return found
 
@@ -217,12 +216,6 @@ def _own_way(extract: Callable[..., Any], table: str, kind: type) -> Any:
     if extract.__module__ != f"usagekit.llm.shapes.{kind.__module__.partition('.')[0]}":
         return None
     return getattr(modules[extract.__module__], table, {}).get(kind.__name__)
-
-
-def reader_of(kind: type) -> Callable[[Any], Plain | None]:
-    """Give a quicker way to read whole responses of a type; what it gives None for, the extractor must look at."""
-    readers[kind] = found = _own_way(extractor_of(kind), "READERS", kind) or _read_nothing
-    return found
 
 
 def is_known(kind: type) -> bool:
