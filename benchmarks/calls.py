@@ -57,8 +57,9 @@ def run(setting: Setting) -> Result:
         _report_calls(result, interleaved(_calls(setting, stack), rounds))
     with ExitStack() as stack:
         timings = interleaved(_streams(setting, stack), rounds)
-        _report(result, "chunk", timings, base="plain stream", limited={"watched stream": CHUNK_US})
-        _report(result, "chunk", timings, base="plain generator", limited={"decorated generator": CHUNK_US})
+        for plain, tracked in (("plain stream", "watched stream"), ("plain generator", "decorated generator")):
+            pair = {name: timings[name] for name in (plain, tracked)}
+            _report(result, "chunk", pair, base=plain, limited={tracked: CHUNK_US})
     _report(result, "price", interleaved(_prices(setting), rounds), base="nothing", limited={"a known model": PRICE_US})
     return result
 
