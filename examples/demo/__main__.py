@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import shlex
 import signal
 import socket
@@ -37,10 +38,11 @@ def main() -> int:
     try:
         with temporary as directory:
             db = Path(options.db or f"{directory}/usage.db").absolute()
-            with _serving(db, options.port) as (server, port):
+            token = os.environ.get("USAGEKIT_ADMIN_TOKEN") or secrets.token_urlsafe(32)
+            with _serving(db, options.port, token) as (server, port):
                 _show(db, port)
                 if not options.once:
-                    _tell_what_to_try(db, port)
+                    _tell_what_to_try(db, port, token)
                     server.wait()
     except KeyboardInterrupt:
         print("\nDone.")
@@ -59,7 +61,7 @@ def _options() -> argparse.Namespace:
 
 
 @contextmanager
-def _serving(db: Path, port: int) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def _serving(db: Path, port: int, token: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Serve the app in a process of its own, as long as the block lasts."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -71,7 +73,7 @@ def _serving(db: Path, port: int) -> Iterator[tuple[subprocess.Popen[bytes], int
     command = [sys.executable, "-m", "uvicorn", "app:app", "--app-dir", str(HERE), "--fd", str(listener.fileno())]
     # The app fails on purpose, and uvicorn would show each time how.
     command += ["--no-access-log", "--log-level", "critical", "--timeout-graceful-shutdown", "1"]
-    environment = os.environ | {"USAGEKIT_BACKEND": f"sqlite:///{quote(str(db))}"}
+    environment = os.environ | {"USAGEKIT_BACKEND": f"sqlite:///{quote(str(db))}", "USAGEKIT_ADMIN_TOKEN": token}
     server = subprocess.Popen(command, env=environment, pass_fds=[listener.fileno()])
     try:
         with listener:
@@ -117,8 +119,10 @@ def _run_usagekit(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "usagekit", *arguments], check=True)
 
 
-def _tell_what_to_try(db: Path, port: int) -> None:
+def _tell_what_to_try(db: Path, port: int, token: str) -> None:
     url = f"http://127.0.0.1:{port}"
+    print(f"\nThe usage page is at {url}/admin/usage/")
+    print(f"Log in with any name, and as the password the token: {token}")
     print(f"\nThe app goes on serving on {url} until you press Ctrl-C. Try:\n")
     print(f"  curl -H 'x-user-id: ann' {url}/items/1")
     print(f"  {shlex.join([sys.executable, '-m', 'usagekit'])} report --db {shlex.quote(str(db))} --by user,route")

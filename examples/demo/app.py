@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from usagekit import Identity, Recorder, bind, record_tokens, track
+from usagekit.admin import BearerAuth, usage_app
 from usagekit.asgi import UsageMiddleware
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from usagekit.request import AsgiRequest
 
 ORGS = {"ann": "acme", "bob": "acme", "carla": "globex", "dai": "globex", "erik": "initech"}
+NAMES = {"ann": "Ann Abel", "bob": "Bob Brandt", "carla": "Carla Conti", "dai": "Dai Davies", "erik": "Erik Eriksen"}
 ITEMS = {1: "anvil", 2: "rocket skates", 3: "giant magnet"}
 
 
@@ -31,6 +34,9 @@ recorder = Recorder.from_env(identify=identify, dimensions=["plan"])
 
 app = FastAPI(title="usagekit demo")
 app.add_middleware(UsageMiddleware, recorder=recorder)
+app.mount(
+    "/admin/usage", usage_app(recorder, auth=BearerAuth(os.environ["USAGEKIT_ADMIN_TOKEN"]), names=lambda _: NAMES)
+)
 
 
 class Order(BaseModel):

@@ -145,6 +145,12 @@ class Measurement:
         if self.parent is not None:
             self.parent.see(scope, is_static=is_static)
 
+    def leave_out(self) -> None:
+        """Take note that this request is not to be counted, by whoever measures it."""
+        self.settled = True
+        if self.parent is not None:
+            self.parent.leave_out()
+
     def bind(self, values: dict[str, object]) -> None:
         """Take what is now known; None values change nothing."""
         # False is nobody: `user.is_authenticated and user.id`.
@@ -183,6 +189,13 @@ def _refuse_awaitable(answer: object, name: str) -> None:
 
 
 current: ContextVar[Measurement | None] = ContextVar("usagekit", default=None)
+
+
+def leave_out() -> None:
+    """Have no middleware count the request in flight: it is one to usagekit's own page."""
+    measurement = current.get()
+    if measurement is not None:
+        measurement.leave_out()
 
 
 def bind(*, user: object = None, org: object = None, event: object = None, **dimensions: object) -> None:

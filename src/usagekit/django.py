@@ -14,6 +14,11 @@ MIDDLEWARE = ["usagekit.django.UsageMiddleware", ...]  # first; after WhiteNoise
 USAGEKIT = {"RECORDER": "mysite.usage.recorder", "IDENTIFY": "mysite.usage.identify"}
 ```
 
+```python
+# mysite/urls.py
+urlpatterns = [path("admin/usage/", include(usage_urls(recorder, auth=lambda request: request.user.is_superuser))), ...]
+```
+
 `USAGEKIT` takes `RECORDER`, `IDENTIFY`, `EXCLUDE`, `SAMPLE`, `EVENT` and `MAX_ROUTES`, which mean what the options of
 `usagekit.wsgi.UsageMiddleware` do; the first four may be dotted paths. The recorder becomes the process's default;
 without one, the process's default is used.
@@ -28,21 +33,26 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf import settings
 from django.core.exceptions import SynchronousOnlyOperation
+from django.http import HttpResponse
+from django.urls import URLPattern, re_path
 from django.utils.module_loading import import_string
+from django.views.decorators.csrf import csrf_exempt
 
-from usagekit.context import Measurement, current, told_by
+from usagekit.context import Measurement, current, leave_out, told_by
 from usagekit.errors import ConfigurationError
 from usagekit.recorder import Recorder, default_recorder, set_default_recorder
 from usagekit.selection import DEFAULT_EXCLUDED, DEFAULT_MAX_ROUTES, Routes, Selection
 from usagekit.wsgi import exchange_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
-__all__ = ["DjangoRequest", "UsageMiddleware"]
+    from usagekit.query import Reader
+
+__all__ = ["DjangoRequest", "UsageMiddleware", "usage_urls"]
 
 _OPTIONS = ("RECORDER", "IDENTIFY", "EXCLUDE", "SAMPLE", "EVENT", "MAX_ROUTES")
 _CLIENT_GONE = 499
@@ -183,6 +193,41 @@ class UsageMiddleware:
 
     async def _tell_async(self, request: HttpRequest) -> HttpResponseBase:
         return _tell(request, await self.get_response(request))
+
+
+def usage_urls(
+    source: Reader,
+    *,
+    auth: Callable[[Any], object],
+    scope: Callable[[Any], object] | None = None,
+    names: Callable[[list[str]], Mapping[str, str]]
+    | Mapping[str, Callable[[list[str]], Mapping[str, str]]]
+    | None = None,
+) -> list[URLPattern]:
+    """Give the admin endpoint for a URLconf: `path("admin/usage/", include(usage_urls(recorder, auth=...)))`.
+
+    Options as of `usagekit.admin.usage_wsgi_app`; `auth` and `scope` get a `DjangoRequest`, and are plain functions,
+    also in async Django. They run in the thread of the request, whose database connections they share, so one that
+    hangs cannot be given up; what takes longer than 5 s lets nobody in. Needs Jinja: `usagekit[admin]`.
+
+    Raises:
+        ConfigurationError: an option that cannot work.
+        MissingDependencyError: Jinja is not installed.
+    """
+    from usagekit.admin.auth import ask_here
+    from usagekit.admin.site import Request, Site
+
+    site = Site(source, auth, scope, names, can_await=False, asks=ask_here)
+
+    def answer(request: HttpRequest, rest: str) -> HttpResponse:
+        leave_out()
+        below = rest if rest.startswith("/") else f"/{rest}"
+        path = below if rest or request.path.endswith("/") else ""
+        told = site.answer(Request(DjangoRequest(request), path, request.META.get("QUERY_STRING", "")))
+        return HttpResponse(told.body, status=told.status, headers=dict(told.headers))
+
+    # Nothing here changes anything, and a POST is told so.
+    return [re_path(r"^(?P<rest>.*)$", csrf_exempt(answer), name="usagekit")]
 
 
 class _Exchange(Measurement):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from flask import request, request_finished, session
+from flask import Blueprint, Response, request, request_finished, session
 
+from usagekit.context import leave_out
 from usagekit.recorder import set_default_recorder
 from usagekit.request import WsgiRequest
 from usagekit.selection import DEFAULT_EXCLUDED, DEFAULT_MAX_ROUTES
@@ -14,15 +15,17 @@ from usagekit.wsgi import UsageMiddleware, exchange_of
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from flask import Flask
 
+    from usagekit.query import Reader
     from usagekit.recorder import Recorder
 
-__all__ = ["FlaskRequest", "init_app"]
+__all__ = ["FlaskRequest", "init_app", "usage_blueprint"]
 
 _EXTENSION = "usagekit"
+_METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE")
 
 
 class FlaskRequest(WsgiRequest):
@@ -81,6 +84,50 @@ def init_app(
         event=event,
         max_routes=max_routes,
     )
+
+
+def usage_blueprint(
+    source: Reader,
+    *,
+    auth: Callable[[Any], object],
+    scope: Callable[[Any], object] | None = None,
+    names: Callable[[list[str]], Mapping[str, str]]
+    | Mapping[str, Callable[[list[str]], Mapping[str, str]]]
+    | None = None,
+    name: str = "usagekit",
+) -> Blueprint:
+    """Give the admin endpoint as a blueprint, to be registered with an `url_prefix`; needs nothing but Flask.
+
+    Options as of `usagekit.admin.usage_wsgi_app`; `auth` and `scope` get a `FlaskRequest`. They are called in a thread
+    of their own, with Flask's request context, so that `flask.session`, `flask.g` and `current_user` work in them.
+
+    Args:
+        source: a recorder, or a backend that can be asked.
+        auth: says who may look; only `True` lets in.
+        scope: what a visitor is confined to.
+        names: gives names for ids.
+        name: the blueprint's; another one for each endpoint of one app.
+
+    Raises:
+        ConfigurationError: an option that cannot work.
+    """
+    from usagekit.admin.site import Request, Site
+
+    site = Site(source, auth, scope, names, can_await=False)
+    blueprint = Blueprint(name, __name__)
+
+    def answer(rest: str = "") -> Response:
+        leave_out()
+        path = f"/{rest}" if rest or request.path.endswith("/") else ""
+        query = request.query_string.decode("latin-1")
+        told = site.answer(Request(FlaskRequest(request.environ), path, query))
+        return Response(told.body, told.status, told.headers)
+
+    for rule in ("/", "/<path:rest>"):
+        blueprint.add_url_rule(
+            rule, "usage", answer, methods=_METHODS, provide_automatic_options=False, strict_slashes=False
+        )
+    return blueprint
 
 
 def _finished(_app: Flask, **_: object) -> None:

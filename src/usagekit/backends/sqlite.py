@@ -455,7 +455,8 @@ class _Reading:
         # One parameter however many values: SQLite looks named ones up one by one.
         listed = f"SELECT value FROM json_each({self._bind(json.dumps(list(values)))})"
         if name in _NAME_TABLES:
-            return f"{self._field(name)} IN (SELECT id FROM {_NAME_TABLES[name]} WHERE name IN ({listed}))"
+            # The plus keeps SQLite from starting at the subjects, which would need an index of all events for itself.
+            return f"+{self._field(name)} IN (SELECT id FROM {_NAME_TABLES[name]} WHERE name IN ({listed}))"
         return f"{self._field(name)} IN ({listed})"
 
 

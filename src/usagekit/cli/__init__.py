@@ -1,4 +1,4 @@
-"""The `usagekit` command: reports, the state of a ledger, and importing what dead processes left behind.
+"""The `usagekit` command: reports, the page, the state of a ledger, and importing what dead processes left behind.
 
 Here stand only the way in and the options; what a command needs is imported when it runs, so that `--help` is there
 at once.
@@ -21,6 +21,7 @@ DONE, LEFT, FAILED, NO_READER = 0, 1, 2, 141  # 141 is what a shell says of a pr
 
 PERIOD = "7d"
 TIMEOUT_SECONDS = 300.0
+HOST, PORT = "127.0.0.1", 8321
 PROGRESS_AFTER = 0.5  # seconds; shorter work needs no progress bar
 
 
@@ -82,7 +83,7 @@ def _parser() -> _Parser:
     parser = _Parser(prog="usagekit", description="Who uses your app, how much, and what it costs.")
     parser.add_argument("--version", action="version", version=f"usagekit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name", title="commands")
-    for add in (_add_report, _add_statement, _add_export, _add_status, _add_drain, _add_erase):
+    for add in (_add_report, _add_statement, _add_export, _add_serve, _add_status, _add_drain, _add_erase):
         add(commands)
     return parser
 
@@ -155,6 +156,19 @@ def _add_statement(commands: Any) -> None:
     _add_timeout(parser)
     _add_format(parser, "table", "json", "csv")
     parser.set_defaults(command=_statement)
+
+
+def _add_serve(commands: Any) -> None:
+    parser = commands.add_parser(
+        "serve",
+        help="the usage page, on its own",
+        description="Serve the usage page until Ctrl-C, for who has the token: that of USAGEKIT_ADMIN_TOKEN, "
+        "or one that is made up and printed.",
+    )
+    _add_ledger(parser, "the ledger")
+    parser.add_argument("--host", default=HOST, help=f"the address to listen at [{HOST}]")
+    parser.add_argument("--port", type=int, default=PORT, metavar="N", help=f"0 for any that is free [{PORT}]")
+    parser.set_defaults(command=_serve)
 
 
 def _add_status(commands: Any) -> None:
@@ -259,6 +273,12 @@ def _export(arguments: argparse.Namespace) -> int:
     from usagekit.cli.export import export
 
     return export(arguments)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from usagekit.cli.serve import serve
+
+    return serve(arguments)
 
 
 def _status(arguments: argparse.Namespace) -> int:
