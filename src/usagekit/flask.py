@@ -121,7 +121,9 @@ def usage_blueprint(
         path = f"/{rest}" if rest or request.path.endswith("/") else ""
         query = request.query_string.decode("latin-1")
         told = site.answer(Request(FlaskRequest(request.environ), path, query))
-        return Response(told.body, told.status, told.headers)
+        response = Response([told.body], told.status, told.headers)
+        response.automatically_set_content_length = False  # that of a HEAD is not 0
+        return response
 
     for rule in ("/", "/<path:rest>"):
         blueprint.add_url_rule(

@@ -14,7 +14,7 @@ from usagekit.query.periods import shown
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from usagekit.admin.site import Site
+    from usagekit.admin.site import Request, Site
 
 __all__ = ["health", "openapi", "status_of_source", "summary", "usage_report"]
 
@@ -23,9 +23,9 @@ _COUNTED = ("events", "succeeded", "failed", "input_tokens", "output_tokens", "t
 _BREAKDOWNS = {"kinds": "kind", "events": "event", "providers": "provider", "models": "model"}
 
 
-def usage_report(site: Site, query: str, where: Mapping[str, object] | None) -> Response:
+def usage_report(site: Site, request: Request, where: Mapping[str, object] | None) -> Response:
     """Answer `GET api/usage`."""
-    questions, options = _questions(site, query, where, API)
+    questions, options = _questions(site, request, where, API)
     kind = options.get("format", "json")
     if kind not in {"json", "csv"}:
         raise QueryError(f"unknown format {shown(kind)}; use json or csv")
@@ -45,9 +45,9 @@ def usage_report(site: Site, query: str, where: Mapping[str, object] | None) -> 
     return respond(200, JSON, json.dumps(json.loads(report.to_json()) | {"left_out": questions.left_out}), left_out)
 
 
-def summary(site: Site, query: str, where: Mapping[str, object] | None) -> Response:
+def summary(site: Site, request: Request, where: Mapping[str, object] | None) -> Response:
     """Answer `GET api/summary`: one sum over everything, and how it divides."""
-    questions, _ = _questions(site, query, where, _SUMMARY)
+    questions, _ = _questions(site, request, where, _SUMMARY)
     report = questions.ask(_BREAKDOWNS.values(), _COUNTED)
     users = questions.ask((), ["users", "success_rate"])
     totals = report.totals
@@ -73,11 +73,11 @@ def summary(site: Site, query: str, where: Mapping[str, object] | None) -> Respo
     return respond(200, JSON, json.dumps(told, default=shown_as))
 
 
-def health(site: Site, query: str, where: Mapping[str, object] | None) -> Response:
+def health(site: Site, request: Request, where: Mapping[str, object] | None) -> Response:
     """Answer `GET api/health`: the recorder's status; nothing for who may see only a part."""
     if where is not None:
         return problem(403, "you may not look at this")
-    for name, _ in parameters(query):
+    for name, _ in parameters(request.query):
         raise QueryError(f"unknown parameter {name[:80]!r}; there are none here")
     return respond(200, JSON, json.dumps(status_of_source(site)))
 
@@ -95,18 +95,19 @@ def status_of_source(site: Site) -> dict[str, Any]:
     return {}
 
 
-def openapi(site: Site, _query: str, _where: Mapping[str, object] | None) -> Response:
+def openapi(site: Site, request: Request, _where: Mapping[str, object] | None) -> Response:
     """Answer `GET openapi.json`."""
     from usagekit.admin.openapi import description
 
-    return respond(200, JSON, json.dumps(description(site.dimensions, is_scoped=site.is_scoped)))
+    mount = request.view.path.removesuffix(request.path)
+    return respond(200, JSON, json.dumps(description(site.dimensions, mount, is_scoped=site.is_scoped)))
 
 
 def _questions(
-    site: Site, query: str, where: Mapping[str, object] | None, reserved: tuple[str, ...]
+    site: Site, request: Request, where: Mapping[str, object] | None, reserved: tuple[str, ...]
 ) -> tuple[Questions, dict[str, str]]:
     dimensions = site.dimensions
-    options, filters = filters_of(parameters(query), reserved, dimensions)
+    options, filters = filters_of(parameters(request.query), reserved, dimensions)
     questions = Questions(
         source=site.source,
         dimensions=dimensions,

@@ -86,11 +86,12 @@ _SUMMED = {
 _SUMMARY = {"type": "object", "required": [*_SUMMED], "properties": _SUMMED}
 
 
-def description(dimensions: Iterable[str], *, is_scoped: bool) -> dict[str, Any]:
+def description(dimensions: Iterable[str], mount: str, *, is_scoped: bool) -> dict[str, Any]:
     """Give the OpenAPI document.
 
     Args:
         dimensions: the app's own.
+        mount: the path of the endpoint, as far as it is known here.
         is_scoped: health is not to be seen here.
     """
     dimensions = tuple(dimensions)
@@ -111,7 +112,7 @@ def description(dimensions: Iterable[str], *, is_scoped: bool) -> dict[str, Any]
             "version": "1",
             "description": f"At most {RANGE_DAYS} days, {ROWS} rows and {SECONDS:g} s a request.",
         },
-        "servers": [{"url": "."}],
+        "servers": [{"url": mount or "/"}, {"url": ".", "description": "behind a proxy that takes a prefix off"}],
         "security": [{"bearer": []}, {"basic": []}],
         "components": {
             "securitySchemes": {

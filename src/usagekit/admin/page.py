@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from jinja2 import Environment
 
-    from usagekit.admin.site import Site
+    from usagekit.admin.site import Request, Site
 
 __all__ = ["environment", "error_page", "page"]
 
@@ -63,10 +63,10 @@ def environment() -> Environment:
     return made
 
 
-def page(site: Site, query: str, where: Mapping[str, object] | None) -> Response:
+def page(site: Site, request: Request, where: Mapping[str, object] | None) -> Response:
     """Answer `GET /`."""
     dimensions = site.dimensions
-    state = State.parsed(parameters(query), dimensions)
+    state = State.parsed(parameters(request.query), dimensions)
     questions = Questions(
         source=site.source,
         dimensions=dimensions,

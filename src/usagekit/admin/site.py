@@ -23,7 +23,7 @@ __all__ = ["Request", "Site", "render"]
 
 Names = Callable[[list[str]], Mapping[str, str]]
 
-_REPORTS: dict[str, Callable[[Any, str, Mapping[str, object] | None], Response]] = {
+_REPORTS: dict[str, Callable[[Any, Any, Mapping[str, object] | None], Response]] = {
     "/": page,
     "/api/usage": usage_report,
     "/api/summary": summary,
@@ -169,7 +169,7 @@ def render(site: Site, request: Request, where: Mapping[str, object] | None) -> 
     if request.view.method not in METHODS:
         return denied(request, 405, "only GET and HEAD work here", [("Allow", ", ".join(METHODS))])
     try:
-        return report(site, request.query, where)
+        return report(site, request, where)
     except QueryTimeout as error:
         return denied(request, 422, str(error))
     except QueryError as error:

@@ -23,7 +23,7 @@ PERIOD = "7d"
 MEASURES_SHOWN = ("events", "total_tokens", "cost_usd")
 """What the chart can show: what adds up over event types."""
 
-_MOST_PAGES = 40
+_MOST_PAGES = 50
 _REFRESH = ("30", "60", "300")
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Column", "Table", "table"]
 
-PAGE_ROWS = 25
+PAGE_ROWS = 20
 _EVENT_COLUMNS = 6
 _EVENT = "event:"  # before an event type, in `State.order`
 _TIMED = frozenset({"route", "provider", "model", "event"})  # where latencies are comparable
