@@ -263,11 +263,13 @@ def test_dimensions_with_names_of_parameters() -> None:
     """A reader's own `page` or `format` is filtered by as `where.page`."""
     source = MemoryBackend(dimensions=["page", "format"])
     attributes: list[dict[str, str]] = [{"page": "home", "format": "pdf"}, {"page": "about"}]
-    source.write([UsageEvent(kind="named", event="view", time=NOW, attributes=each) for each in attributes], batch_id="1")
+    source.write(
+        [UsageEvent(kind="named", event="view", time=NOW, attributes=each) for each in attributes], batch_id="1"
+    )
     app = of_asgi(source, auth=BearerAuth(TOKEN))
 
     answer = told(get(app, "/api/usage?by=page,format&measures=events&where.page=home"))
-    view = get(app, "/?where.page=home&by=format")
+    shown = get(app, "/?where.page=home&by=format")
 
     assert answer["rows"] == [{"page": "home", "format": "pdf", "events": 1}]
-    assert "?period=7d&amp;where.page=home&amp;where.format=pdf" in view.text
+    assert "?period=7d&amp;where.page=home&amp;where.format=pdf" in shown.text

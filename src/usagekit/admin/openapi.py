@@ -183,7 +183,7 @@ def _filters(dimensions: tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 def _several(names: list[str]) -> dict[str, Any]:
-    return {"type": "array", "items": {"type": "string", "enum": names}, "uniqueItems": True, "minItems": 1}
+    return {"type": "array", "items": {"type": "string", "enum": names}, "minItems": 1}
 
 
 def _between(least: int, most: int) -> dict[str, Any]:
