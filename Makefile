@@ -2,7 +2,7 @@
 # `make demo ARGS=--once` passes arguments on; PYTHON=/path/to/python chooses the interpreter.
 
 .DEFAULT_GOAL := test
-.PHONY: test test-sdks matrix lint types unit soak bench coverage demo lock clean
+.PHONY: test test-sdks matrix lint types unit chromium soak bench coverage demo screenshots lock clean
 
 PYTHON ?=
 ARGS ?=
@@ -23,8 +23,17 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-unit: $(STAMP)
+unit: $(STAMP) chromium
 	$(PYTEST) $(ARGS)
+
+# The page is tested in a real browser. Where it cannot be installed, those tests skip themselves and say what to do.
+chromium: $(STAMP)
+	@if ! $(BIN)/python -m tests.browser.chromium && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo 'Installing chromium'; \
+		export DEBIAN_FRONTEND=noninteractive; \
+		{ apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium >/dev/null; } \
+			|| echo 'apt-get could not install chromium; going on without' >&2; \
+	fi
 
 # Every SDK of docs/sdks.md. LiteLLM holds openai back, so both majors of it are tested.
 test-sdks: $(SDKS)/.stamp $(LITELLM)/.stamp
@@ -53,6 +62,10 @@ coverage: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo $(ARGS)
+
+# docs/images, in the machine's own Chromium.
+screenshots: $(STAMP) chromium
+	$(BIN)/python -m tests.browser.screenshots
 
 # Newest versions for every Python and platform we support, in a file that names no place to get them from.
 lock: $(STAMP)

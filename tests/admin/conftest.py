@@ -25,7 +25,8 @@ def events() -> list[UsageEvent]:
     hour = timedelta(hours=1)
     request: dict[str, Any] = {"kind": "request", "event": "request", "latency_ms": 12.0}
     call: dict[str, Any] = {"kind": "llm", "event": "chat", "status": 200, "provider": "openai", "model": "gpt-5-mini"}
-    ann, bob = {"user": "ann", "org": "acme"}, {"user": "bob", "org": "globex"}
+    ann: dict[str, Any] = {"user": "ann", "org": "acme"}
+    bob: dict[str, Any] = {"user": "bob", "org": "globex"}
     return [
         *(UsageEvent(time=NOW - hour, status=200, route="GET /items", **request, **ann) for _ in range(3)),
         UsageEvent(time=NOW - 30 * hour, status=404, route="GET /items/{id}", **request, **ann),

@@ -128,6 +128,14 @@ def test_the_last_slash_is_added(build: Any, recorded: Recorder) -> None:
     assert raw(app, MOUNT).status == 401
 
 
+def test_the_last_slash_is_added_under_litestar(recorded: Recorder) -> None:
+    """Which hides that it is missing."""
+    app, address = in_litestar(recorded)
+    answer = raw(app, address[:-1], headers=HEADERS)
+
+    assert (answer.status, answer.headers["location"]) == (307, "./usage/")
+
+
 def test_pages_and_api_are_not_counted_under_asgi(tmp_path: Path) -> None:
     """Neither by the middleware of the app, nor around a mounted app, nor behind Starlette's own kind of middleware."""
 
@@ -152,10 +160,15 @@ def test_pages_and_api_are_not_counted_under_asgi(tmp_path: Path) -> None:
 def test_pages_and_api_are_not_counted_under_wsgi(tmp_path: Path) -> None:
     """In Flask and in any WSGI app; `identify` is not asked for them either."""
     asked = []
+
+    def identify(request: Any) -> Identity:
+        asked.append(request.path)
+        return Identity("ann")
+
     with capturing(tmp_path / "usage.db") as capture:
         site = flask.Flask("site")
         site.register_blueprint(usage_blueprint(capture.recorder, auth=AUTH), url_prefix=MOUNT)
-        init_app(site, capture.recorder, identify=lambda request: asked.append(request.path) or Identity("ann"))
+        init_app(site, capture.recorder, identify=identify)
         plain = WsgiUsageMiddleware(usage_wsgi_app(capture.recorder, auth=AUTH), recorder=capture.recorder)
         mounted = DispatcherMiddleware(flask.Flask("outer"), {MOUNT: plain})
 

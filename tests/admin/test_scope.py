@@ -80,7 +80,12 @@ def test_a_scope_that_cannot_be_shows_nothing(recorded: Recorder, scope: Any, mo
 def test_auth_comes_first(shell: Callable[..., Any], recorded: Recorder) -> None:
     """Who has no token is never asked for a scope."""
     asked = []
-    app = shell(recorded, auth=BearerAuth(TOKEN), scope=lambda request: asked.append(request) or {"org": "acme"})
+
+    def scope(request: Any) -> dict[str, str]:
+        asked.append(request)
+        return {"org": "acme"}
+
+    app = shell(recorded, auth=BearerAuth(TOKEN), scope=scope)
 
     assert get(app, token=None).status == 401
     assert asked == []

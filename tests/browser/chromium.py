@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MISSING = "no Chromium here; on Debian or Ubuntu: apt-get install chromium"
@@ -19,3 +20,7 @@ def executable() -> str:
     if path is None:
         raise FileNotFoundError(MISSING)
     return path
+
+
+if __name__ == "__main__":
+    sys.exit(found() is None)

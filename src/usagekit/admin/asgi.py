@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from usagekit.admin.auth import CALLABLE_SECONDS
 from usagekit.admin.site import Request, Site
@@ -40,7 +41,12 @@ class AdminApp:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
             return
-        request = Request(AsgiRequest(scope), _below(scope), scope.get("query_string", b"").decode("latin-1"))
+        path, whole = _below(scope), unquote((scope.get("raw_path") or b"").partition(b"?")[0].decode("latin-1"))
+        # Litestar takes the mount's prefix off without a word, and puts a slash at the end.
+        if path.endswith("/") and not whole.endswith("/") and whole.endswith(path[:-1]):
+            path = path[:-1]
+        view = AsgiRequest(scope, whole if len(whole) > len(scope["path"]) and whole.endswith(path) else None)
+        request = Request(view, path, scope.get("query_string", b"").decode("latin-1"))
         if self._limiter is None:
             self._limiter = CapacityLimiter(_THREADS)
         answer = await to_thread.run_sync(self._site.answer, request, _awaited, limiter=self._limiter)

@@ -15,7 +15,9 @@ from django.urls import include, path, re_path
 from django.views import View
 from django.views.static import serve
 
+from tests.django.project.usage import recorder
 from usagekit import bind, track
+from usagekit.django import usage_urls
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -109,6 +111,11 @@ def file(request: HttpRequest) -> FileResponse:
     return FileResponse((HERE / "settings.py").open("rb"))
 
 
+def may_look(request: Any) -> bool | None:
+    """Let staff in, whom the database knows."""
+    return bool(request.user.is_staff) if request.user.is_authenticated else None
+
+
 included: list[Any] = [
     path("items/<int:pk>/", Item.as_view()),
     re_path(r"^v(?P<version>[0-9]+)/items/$", hello),
@@ -130,4 +137,5 @@ urlpatterns: list[Any] = [
     path("file/", file),
     path("files/<path:path>", serve, {"document_root": HERE}),
     path("health", hello),
+    path("admin/usage/", include(usage_urls(recorder, auth=may_look))),
 ]
