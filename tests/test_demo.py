@@ -58,6 +58,14 @@ def test_serves_until_interrupted_and_leaves_nothing_behind(tmp_path: Path) -> N
         if "--by user,route" in line:
             break
     port = int(lines[0].split("http://127.0.0.1:")[1].split(",")[0])
+    told = next(line for line in lines if "/admin/usage/" in line)
+    token = next(line for line in lines if "the token: " in line).split("the token: ")[1].strip()
+    page = HTTPConnection("127.0.0.1", port, timeout=10)
+    page.request("GET", "/admin/usage/", headers={"authorization": f"Bearer {token}"})
+    shown = page.getresponse()
+    assert (shown.status, f"http://127.0.0.1:{port}/admin/usage/" in told) == (200, True)
+    assert b"Carla Conti" in shown.read()
+    page.close()
     connection = HTTPConnection("127.0.0.1", port, timeout=10)
 
     connection.request("GET", "/items/1", headers={"x-user-id": "ann"})

@@ -37,8 +37,11 @@ LINKED = [
     *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "examples/demo/README.md")),
 ]
 TESTED_ELSEWHERE = {"frameworks", "model-calls", "deploying"}  # test_frameworks.py, {llm,servers}/test_page.py
-PUBLIC_MODULES = "asgi backends backends.memory backends.sqlite django flask processors signals testing wsgi".split()
+PUBLIC_MODULES = (
+    "admin asgi backends backends.memory backends.sqlite django flask processors signals testing wsgi".split()
+)
 
+TOKEN = "fQ7-docs-only-2Zk9xVb4LmTr8HsWc1"
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 Namespace = dict[str, Any]
@@ -49,6 +52,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.chdir(tmp_path)
     for name in ("USAGEKIT_BACKEND", "USAGEKIT_PATH", "USAGEKIT_DISABLED", "USAGEKIT_REALTIME"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("USAGEKIT_ADMIN_TOKEN", TOKEN)
     yield
     usagekit.set_default_recorder(None)
 
@@ -93,9 +97,11 @@ def test_readme() -> None:
 
     def around(text: str, namespace: Namespace, execute: Callable[[], None]) -> None:
         if text.startswith("# FastAPI"):
-            namespace["app"] = apps["fastapi"] = FastAPI()
+            namespace["app"], namespace["os"] = FastAPI(), os
+            apps["fastapi"] = namespace["app"]
         elif text.startswith("# Flask"):
             namespace["app"] = apps["flask"] = flask.Flask("docs")
+            namespace["is_admin"] = lambda request: request.headers.get("x-role") == "admin"
             apps["flask"].add_url_rule("/pages/<name>", view_func=lambda name: name, endpoint="page")
         if text.startswith(("# who", "# named")):
             path = f"/in-request/{len(apps)}"
@@ -108,8 +114,12 @@ def test_readme() -> None:
 
     namespace = run(ROOT / "README.md", around)
     page = Client(apps["flask"]).get("/pages/one")
+    with TestClient(apps["fastapi"]) as client:
+        pages = [client.get("/admin/usage/", headers={"authorization": f"Bearer {each}"}) for each in (TOKEN, "x")]
+    pages += [Client(apps["flask"]).get("/admin/usage/", headers={"x-role": role}) for role in ("admin", "visitor")]
 
     assert (page.status_code, page.text) == (200, "one")
+    assert [each.status_code for each in pages] == [200, 401, 200, 403]
     assert counted(namespace["recorder"], "kind", "event", "user", "org", "project", "route") == {
         ("request", "request", "usr_abc", "org_xyz", "proj_1", "POST /in-request/2"): 1,
         ("request", "request", "usr_header", "", "", "POST /in-request/3"): 1,
@@ -224,6 +234,32 @@ def test_privacy() -> None:
     close(namespace)
     for file in Path().glob("usage.db*"):
         assert file.is_dir() or b"ann" not in file.read_bytes(), file
+
+
+def test_admin() -> None:
+    """Each mount answers those it should, a customer sees their own, and names are shown."""
+    namespace = run(ROOT / "docs/admin.md")
+    bearer = {"authorization": f"Bearer {TOKEN}"}
+
+    with TestClient(namespace["app"]) as client:
+        assert client.post("/exports").json() == "done"
+        statuses = [client.get("/admin/usage/", headers=headers).status_code for headers in (bearer, {})]
+        customers = [
+            client.get("/usage/api/summary", headers={"x-api-key": key})
+            for key in ("key-of-acme", "key-of-globex", "x")
+        ]
+    with TestClient(namespace["named"]) as client:
+        named = client.get("/", headers=bearer)
+    wsgi = [
+        Client(namespace["wsgi_app"]).get(path, headers=bearer).status_code for path in ("/usage/", "/admin/usage/")
+    ]
+
+    assert statuses == [200, 401]
+    assert [customer.status_code for customer in customers] == [200, 200, 403]
+    assert [customer.json()["total_requests"] for customer in customers[:2]] == [1, 0]
+    assert "Ada Moreau" in named.text
+    assert mounted == [200, 403]
+    close(namespace)
 
 
 def test_delivery() -> None:
@@ -350,7 +386,7 @@ def test_every_option_of_every_command_is_documented() -> None:
         if f"`{option}" not in sections[f"usagekit {name}"]
     ]
 
-    assert set(commands) == {"report", "statement", "export", "status", "drain", "erase"}
+    assert set(commands) == {"report", "statement", "export", "serve", "status", "drain", "erase"}
     assert missing == []
 
 

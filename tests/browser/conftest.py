@@ -65,7 +65,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Any]]:
 
     @contextmanager
     def opened(url: str, *, width: int = 1240, **options: Any) -> Iterator[Page]:
-        options = {"http_credentials": {"username": "any", "password": TOKEN}, "java_script_enabled": True} | options
+        options.setdefault("http_credentials", {"username": "any", "password": TOKEN})
         context = browser.new_context(viewport={"width": width, "height": 900}, **options)
         page = context.new_page()
         page.set_default_timeout(20_000)
@@ -116,7 +116,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             assert recorder.record(UsageEvent(**event))
         assert recorder.flush()
         app = FastAPI()
-        app.add_middleware(UsageMiddleware, recorder=recorder)  # type: ignore[arg-type] # a class of ours
+        app.add_middleware(UsageMiddleware, recorder=recorder)
         named = {"ann": "Ann Abel", HOSTILE[2]: "<b>Bobby</b>"}
         app.mount("/admin/usage", usage_app(recorder, auth=BearerAuth(TOKEN), names=lambda _ids: named))
         with uvicorn_serving(app) as port:
