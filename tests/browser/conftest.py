@@ -13,7 +13,7 @@ from tests.browser.chromium import MISSING, found
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Dialog, Page
 
 TOKEN = "kV3-1rXhQm7yTz0LcB9sJdW2nPfA6uGe"
 HOSTILE = (
@@ -50,8 +50,12 @@ class Watch:
         self.complaints: list[str] = []
         page.on("console", lambda message: self.complaints.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: (self.complaints.append("a dialog opened"), dialog.dismiss()))
+        page.on("dialog", self._close)
         page.on("request", lambda request: self._check(request.url, origin))
+
+    def _close(self, dialog: Dialog) -> None:
+        self.complaints.append("a dialog opened")
+        dialog.dismiss()
 
     def _check(self, url: str, origin: str) -> None:
         if not url.startswith((origin, "data:")):

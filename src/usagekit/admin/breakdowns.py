@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 __all__ = ["Panel", "breakdowns"]
 
 PANEL_ROWS = 8
-_SHAPES = ("event", "route", "status", "provider", "model")  # few values: all of their groups are one answer
+_SMALL = ("route", "model", "provider", "status")  # few values: all of their groups are one answer
+_SHAPES = ("event", *_SMALL)
 _MEASURES = {"route": ("events", "failed"), "status": ("events",)}
 _OTHER_MEASURES = ("events", "total_tokens", "cost_usd")
 
@@ -31,11 +32,15 @@ class Panel(NamedTuple):
 def breakdowns(reading: Reading, dimensions: Iterable[str]) -> list[Panel]:
     """Give a panel for org, route, model, provider, status and each of the app's dimensions that has values."""
     shapes = reading.read("the breakdowns by route, model, provider and status", _SHAPES, ADDITIVE)
-    panels = [_large_panel(reading, "org")]
-    for dimension in ("route", "model", "provider", "status"):
-        rows = None if shapes is None else _added_up(shapes.rows, dimension)
-        panels.append(_panel(reading, dimension, rows, len(rows or ())))
-    panels += [_large_panel(reading, dimension) for dimension in dimensions]
+    panels = []
+    for dimension in ("org", *_SMALL, *dimensions):
+        if len(reading.state.where.get(dimension, ())) == 1:
+            continue  # it would have one row
+        if dimension not in _SMALL:
+            panels.append(_large_panel(reading, dimension))
+        else:
+            rows = None if shapes is None else _added_up(shapes.rows, dimension)
+            panels.append(_panel(reading, dimension, rows, len(rows or ())))
     return [panel for panel in panels if panel.rows is None or panel.rows]
 
 
