@@ -13,7 +13,7 @@ from tests.browser.chromium import MISSING, found
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from playwright.sync_api import Browser, Dialog, Page
+    from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page
 
 TOKEN = "kV3-1rXhQm7yTz0LcB9sJdW2nPfA6uGe"
 HOSTILE = (
@@ -48,10 +48,15 @@ class Watch:
     def __init__(self, page: Page, origin: str) -> None:
         self.page = page
         self.complaints: list[str] = []
-        page.on("console", lambda message: self.complaints.append(f"console: {message.text}"))
+        page.on("console", self._hear)
         page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
         page.on("dialog", self._close)
         page.on("request", lambda request: self._check(request.url, origin))
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        # Chromium says so of every error page, and of nothing else.
+        if "the server responded with a status of 400" not in message.text:
+            self.complaints.append(f"console: {message.text}")
 
     def _close(self, dialog: Dialog) -> None:
         self.complaints.append("a dialog opened")
