@@ -10,7 +10,7 @@ import pytest
 
 from tests.admin.shells import SHELLS, TOKEN
 from usagekit import Recorder, UsageEvent, _guard, set_default_recorder
-from usagekit.admin import BearerAuth
+from usagekit.admin import BearerAuth, questions
 from usagekit.backends.sqlite import SQLiteBackend
 
 if TYPE_CHECKING:
@@ -49,8 +49,9 @@ def events() -> list[UsageEvent]:
 
 @pytest.fixture(autouse=True)
 def _reraise(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Show a mistake of ours at once, and leave no default recorder behind."""
+    """Show a mistake of ours at once, give a busy machine time, and leave no default recorder behind."""
     monkeypatch.setattr(_guard, "reraise", True)
+    monkeypatch.setattr(questions, "SECONDS", 60.0)
     yield
     set_default_recorder(None)
 
