@@ -150,6 +150,8 @@ def test_a_plain_reader_can_be_asked(shell: Callable[..., Any], recorded: Record
 BAD = {
     "/api/usage?by=client": "unknown dimension 'client'; use one of kind, user, org",
     "/api/usage?measures=visits": "unknown measure 'visits'; use one of events,",
+    "/api/usage?measures=": "measures is empty; name some",
+    "/api/usage?order=": "cannot order by ''",
     "/api/usage?period=7w": "period",
     "/api/usage?period=7d&days=2": "period and days exclude each other",
     "/api/usage?days=many": "bad days 'many'; use a whole number",

@@ -29,10 +29,13 @@ def usage_report(site: Site, request: Request, where: Mapping[str, object] | Non
     kind = options.get("format", "json")
     if kind not in {"json", "csv"}:
         raise QueryError(f"unknown format {shown(kind)}; use json or csv")
+    measures = _names(options, "measures")
+    if measures == []:
+        raise QueryError("measures is empty; name some, or leave it out for all of them")
     report = questions.ask(
         _names(options, "by") or (),
-        _names(options, "measures"),
-        order=options.get("order") or None,
+        measures,
+        order=options.get("order"),
         limit=_limit(options.get("limit", str(ROWS))),
     )
     beyond = report.groups - len(report.rows)

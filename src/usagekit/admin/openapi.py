@@ -22,7 +22,8 @@ _VALUES = {
     "aborted": {"type": "string", "enum": ["true", "false"]},
 }
 _MONEY = {"type": ["string", "null"], "pattern": r"^-?\d+(\.\d+)?$", "description": "US dollars; null = not known"}
-_TIME = {"type": ["string", "null"], "format": "date-time"}
+# No date-time: zones had offsets of odd seconds once, which RFC 3339 does not know.
+_TIME = {"type": ["string", "null"], "description": "ISO 8601, in the zone that was asked for"}
 _COUNT = {"type": "integer"}
 _PERIOD = {
     "type": "object",
@@ -163,7 +164,9 @@ def _shape(dimensions: tuple[str, ...]) -> list[dict[str, Any]]:
     ordered = [sign + name for name in MEASURES for sign in ("", "-")]
     return [
         _parameter("by", "what to group by", _several(by), style="form", explode=False),
-        _parameter("measures", "what to count; all of them by default", _several([*MEASURES]), explode=False),
+        _parameter(
+            "measures", "what to count; all of them by default", _several([*MEASURES]) | {"minItems": 1}, explode=False
+        ),
         _parameter(
             "order",
             "a measure, with - in front for descending; or a dimension of `by`",
@@ -183,7 +186,7 @@ def _filters(dimensions: tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 def _several(names: list[str]) -> dict[str, Any]:
-    return {"type": "array", "items": {"type": "string", "enum": names}, "minItems": 1}
+    return {"type": "array", "items": {"type": "string", "enum": names}}
 
 
 def _between(least: int, most: int) -> dict[str, Any]:
