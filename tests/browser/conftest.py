@@ -27,9 +27,12 @@ HOSTILE = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Give the machine's own Chromium, driven by Playwright."""
+    """Give the machine's own Chromium, driven by Playwright.
+
+    Not for the session: as long as Playwright is there, an event loop runs in this thread, which others need.
+    """
     path = found()
     if path is None:
         pytest.skip(MISSING)
