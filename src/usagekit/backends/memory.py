@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 from usagekit.errors import ConfigurationError
 from usagekit.event import from_microseconds, to_microseconds
 from usagekit.query.aggregate import Aggregate
-from usagekit.query.algebra import DIMENSIONS
+from usagekit.query.algebra import dimension_value
 from usagekit.query.budget import Budget
 from usagekit.query.periods import BUCKETS, bucket_value
 from usagekit.query.report import UsageReport
@@ -158,10 +158,4 @@ def _matches(event: UsageEvent, query: UsageQuery, windows: _Windows) -> bool:
 
 
 def _value(event: UsageEvent, name: str, zone: tzinfo) -> object:
-    if name in BUCKETS:
-        return bucket_value(name, event.time, zone)
-    if name == "status_class":
-        return f"{event.status // 100}xx" if event.status else "none"
-    if name in DIMENSIONS:
-        return getattr(event, name)
-    return event.attributes.get(name, "")
+    return bucket_value(name, event.time, zone) if name in BUCKETS else dimension_value(event, name)

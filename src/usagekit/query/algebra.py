@@ -26,6 +26,8 @@ from usagekit.query.periods import (
 if TYPE_CHECKING:
     from datetime import date, tzinfo
 
+    from usagekit.event import UsageEvent
+
 __all__ = ["BUCKETS", "DIMENSIONS", "MEASURES", "UsageQuery"]
 
 DIMENSIONS = (
@@ -204,6 +206,16 @@ class UsageQuery:
         # A mapping proxy does not pickle.
         values = {f.name: getattr(self, f.name) for f in fields(self)} | {"where": dict(self.where)}
         return _rebuilt, (values,)
+
+
+def dimension_value(event: UsageEvent, name: str) -> str | int | bool:
+    """Give an event's value of one of `DIMENSIONS` or of an attribute, `""` where it has none."""
+    if name == "status_class":
+        return f"{event.status // 100}xx" if event.status else "none"
+    if name in DIMENSIONS:
+        value: str | int | bool = getattr(event, name)
+        return value
+    return event.attributes.get(name, "")
 
 
 def _rebuilt(values: dict[str, Any]) -> UsageQuery:
