@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         Rejected,
         RetryAfter,
         StorageError,
+        UnavailableError,
         UsagekitError,
     )
     from usagekit.event import UsageEvent
@@ -34,6 +35,7 @@ __all__ = [
     "RetryAfter",
     "Statement",
     "StorageError",
+    "UnavailableError",
     "UsageEvent",
     "UsageQuery",
     "UsageReport",

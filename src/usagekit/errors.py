@@ -8,6 +8,7 @@ Set-up and reading raise early and say what to do; capturing never raises into t
     ├── QueryError           (ValueError)    a question that cannot be asked
     │   └── QueryTimeout     (TimeoutError)  one that could not be answered within its time budget
     ├── StorageError         (OSError)       a ledger or a journal that cannot be used
+    ├── UnavailableError     (OSError)       a remote service that cannot answer now
     ├── RetryAfter                           raised by a sink: try the same batch again later
     └── Rejected                             raised by a sink: this batch will never be taken
 """
@@ -24,6 +25,7 @@ __all__ = [
     "Rejected",
     "RetryAfter",
     "StorageError",
+    "UnavailableError",
     "UsagekitError",
 ]
 
@@ -50,6 +52,19 @@ class QueryTimeout(QueryError, TimeoutError):  # noqa: N818  named after the opt
 
 class StorageError(UsagekitError, OSError):
     """A ledger or journal directory that cannot be used; says why and what to do."""
+
+
+class UnavailableError(UsagekitError, OSError):
+    """A remote service that cannot answer a question now; the same question may be answered later.
+
+    Args:
+        message: what happened.
+        retry_after: seconds after which the service wants to be asked again; None = it did not say.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
 
 
 class RetryAfter(UsagekitError):  # noqa: N818  it is an instruction to the delivery, named after the header

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from usagekit._store.engine import Engine
     from usagekit._store.journal import Journal, MemoryJournal
     from usagekit._store.queue import QueueEngine
+    from usagekit.backends.analytics_engine.layout import Layout
     from usagekit.event import UsageEvent
     from usagekit.llm import ModelCall
     from usagekit.llm.prices import Prices
@@ -676,6 +677,40 @@ class Recorder:
         from usagekit.query import empty_report
 
         return empty_report(query)
+
+    def sql(self, query: str, *, datasets: Mapping[str, Layout] | None = None) -> dict[str, Any]:
+        """Answer a statement in the SQL of Cloudflare's Analytics Engine from the ledger of its SQLite backend.
+
+        What was accepted before is in it, as in `read`. Blocks; under ASGI call it in a thread. Needs
+        `pip install 'usagekit[analytics-engine]'`.
+
+        Args:
+            query: SELECT, SHOW TABLES, SHOW TIMEZONES or SHOW TIMEZONE; a FORMAT in it changes nothing.
+            datasets: which layout each table has; None = one table, `usagekit`, with the default layout.
+
+        Returns:
+            What Analytics Engine's JSON holds: `meta` (name and type of each column), `data` (a dictionary for each
+            row; 64-bit integers are strings, NaN and infinities None) and `rows`, their number.
+
+        Raises:
+            QueryError: Analytics Engine refuses the statement, or there is no SQLite backend.
+            ConfigurationError: a layout names a dimension that nobody declared.
+            MissingDependencyError: sqlglot is not installed.
+        """
+        from usagekit.backends.analytics_engine.layout import default_datasets
+        from usagekit.backends.analytics_engine.sql import run
+        from usagekit.errors import QueryError
+
+        ledger = next((backend for backend in self.backends if hasattr(backend, "ledger_path")), None)
+        if ledger is None:
+            msg = "this recorder keeps no ledger that SQL could ask; add SQLiteBackend('usage.db') to it"
+            raise QueryError(msg)
+        self.flush(READ_FLUSH_SECONDS)
+        if datasets is None:
+            datasets = default_datasets(self.dimensions)
+        for layout in datasets.values():
+            layout.check_dimensions((*self.dimensions, *ledger.dimensions))
+        return run(query, ledger.ledger_path, datasets).json()
 
     def status(self) -> dict[str, Any]:
         """Tell how it goes.

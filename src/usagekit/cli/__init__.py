@@ -1,4 +1,4 @@
-"""The `usagekit` command: reports, the page, the state of a ledger, and importing what dead processes left behind.
+"""The `usagekit` command: reports, SQL, the page, the state of a ledger, and importing what dead processes left behind.
 
 Here stand only the way in and the options; what a command needs is imported when it runs, so that `--help` is there
 at once.
@@ -22,6 +22,8 @@ DONE, LEFT, FAILED, NO_READER = 0, 1, 2, 141  # 141 is what a shell says of a pr
 PERIOD = "7d"
 TIMEOUT_SECONDS = 300.0
 HOST, PORT = "127.0.0.1", 8321
+SERVE_PORT = 8791
+SERVE_SECONDS = 10.0
 PROGRESS_AFTER = 0.5  # seconds; shorter work needs no progress bar
 
 
@@ -83,7 +85,17 @@ def _parser() -> _Parser:
     parser = _Parser(prog="usagekit", description="Who uses your app, how much, and what it costs.")
     parser.add_argument("--version", action="version", version=f"usagekit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name", title="commands")
-    for add in (_add_report, _add_statement, _add_export, _add_serve, _add_status, _add_drain, _add_erase):
+    for add in (
+        _add_report,
+        _add_statement,
+        _add_export,
+        _add_sql,
+        _add_serve,
+        _add_status,
+        _add_drain,
+        _add_erase,
+        _add_analytics_engine,
+    ):
         add(commands)
     return parser
 
@@ -169,6 +181,43 @@ def _add_serve(commands: Any) -> None:
     parser.add_argument("--host", default=HOST, help=f"the address to listen at [{HOST}]")
     parser.add_argument("--port", type=int, default=PORT, metavar="N", help=f"0 for any that is free [{PORT}]")
     parser.set_defaults(command=_serve)
+
+
+def _add_sql(commands: Any) -> None:
+    parser = commands.add_parser(
+        "sql",
+        help="ask the ledger in the SQL of Analytics Engine",
+        description="Answer one statement in the SQL of Cloudflare's Analytics Engine from the ledger.",
+    )
+    parser.add_argument("statement", metavar="STATEMENT", help="SELECT or SHOW TABLES; - to read it from stdin")
+    _add_ledger(parser, "the ledger")
+    _add_dataset(parser)
+    _add_format(parser, "table", "json", "csv")
+    parser.set_defaults(command=_sql)
+
+
+def _add_analytics_engine(commands: Any) -> None:
+    about = "a local Analytics Engine on a ledger, for development"
+    parser = commands.add_parser("analytics-engine", help=about, description=f"Run {about}.")
+    option = parser.add_argument
+    option("action", choices=["serve"], help="answer Analytics Engine's SQL API over HTTP until stopped")
+    _add_ledger(parser, "the ledger")
+    _add_dataset(parser)
+    option("--host", default="127.0.0.1", help="where to listen [127.0.0.1]")
+    option("--port", type=int, default=SERVE_PORT, metavar="N", help=f"0 for a free one [{SERVE_PORT}]")
+    option("--token", help="what a client must bring [CLOUDFLARE_API_TOKEN, else any]")
+    option("--timeout", type=float, default=SERVE_SECONDS, metavar="SECONDS", help="for one query [10]")
+    parser.set_defaults(command=_analytics_engine)
+
+
+def _add_dataset(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dataset",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="a table, and the JSON file with its layout; may be repeated [usagekit, with the default layout]",
+    )
 
 
 def _add_status(commands: Any) -> None:
@@ -277,6 +326,18 @@ def _export(arguments: argparse.Namespace) -> int:
 
 def _serve(arguments: argparse.Namespace) -> int:
     from usagekit.cli.serve import serve
+
+    return serve(arguments)
+
+
+def _sql(arguments: argparse.Namespace) -> int:
+    from usagekit.cli.sql import sql
+
+    return sql(arguments)
+
+
+def _analytics_engine(arguments: argparse.Namespace) -> int:
+    from usagekit.cli.analytics_engine import serve
 
     return serve(arguments)
 

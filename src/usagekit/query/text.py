@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import tzinfo
 
-__all__ = ["csv_lines", "json_value"]
+__all__ = ["csv_cell", "csv_lines", "json_value"]
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -26,16 +26,17 @@ def csv_lines(names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Iterat
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow([_cell(name) for name in names])
+    writer.writerow([csv_cell(name) for name in names])
     yield out.getvalue()
     for row in rows:
         out.seek(0)
         out.truncate()
-        writer.writerow([_cell(row[name]) for name in names])
+        writer.writerow([csv_cell(row[name]) for name in names])
         yield out.getvalue()
 
 
-def _cell(value: object) -> str:
+def csv_cell(value: object) -> str:
+    """Give one value as a cell of such CSV."""
     if value is None:
         return ""
     if isinstance(value, bool):

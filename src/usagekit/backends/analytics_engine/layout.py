@@ -30,6 +30,7 @@ __all__ = [
     "SLOTS",
     "Layout",
     "check_point",
+    "default_datasets",
     "index_of",
 ]
 
@@ -252,6 +253,11 @@ class Layout:
         }
         check_point(point)
         return point
+
+
+def default_datasets(dimensions: Sequence[str]) -> dict[str, Layout]:
+    """Give the tables there are where an app names none: one, with the first ten of its own dimensions."""
+    return {DEFAULT_DATASET: Layout.default(dimensions[: SLOTS - len(_DEFAULT_BLOBS)])}
 
 
 def index_of(text: str) -> str:

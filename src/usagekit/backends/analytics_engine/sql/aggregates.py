@@ -130,7 +130,7 @@ def _top(name: str, parameters: Sequence[float], arguments: Sequence[Typed], _: 
     if len(arguments) == 2:
         _weights(name, arguments[1])
         weight = arguments[1].sql
-    return f"ae_top({arguments[0].sql}, {weight}, {number})", f"Array({arguments[0].type})"
+    return f"coalesce(ae_top({arguments[0].sql}, {weight}, {number}), '[]')", f"Array({arguments[0].type})"
 
 
 AGGREGATES: dict[str, Aggregation] = {

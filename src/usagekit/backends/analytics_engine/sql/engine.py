@@ -15,7 +15,7 @@ from usagekit._store.schema import SCHEMA_VERSION, check_version, connect
 from usagekit.backends.analytics_engine.layout import index_of
 from usagekit.backends.analytics_engine.sql.aggregates import STEPS
 from usagekit.backends.analytics_engine.sql.errors import SqlError
-from usagekit.backends.analytics_engine.sql.formats import rendered
+from usagekit.backends.analytics_engine.sql.formats import rendered, values
 from usagekit.backends.analytics_engine.sql.parse import parsed
 from usagekit.backends.analytics_engine.sql.scalars import SCALARS
 from usagekit.backends.analytics_engine.sql.translate import translated
@@ -50,6 +50,10 @@ class Answer:
     def text(self) -> str:
         """Give it in the format that was asked for."""
         return rendered(self.format, self.columns, self.rows)
+
+    def values(self) -> list[list[Any]]:
+        """Give the rows as JSON holds them, in the order of the columns, whose names need not be distinct."""
+        return values(self.columns, self.rows)
 
     def json(self) -> dict[str, Any]:
         """Give what the format JSON holds: `meta`, `data` and `rows`."""

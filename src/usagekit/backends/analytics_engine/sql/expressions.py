@@ -32,6 +32,9 @@ __all__ = ["Scope", "Translator", "conditional"]
 _UNITS = {"SECOND": 1, "MINUTE": 60, "HOUR": 3600, "DAY": 86_400, "WEEK": 604_800, "MONTH": 0, "YEAR": 0}
 _DOCUMENTED_UNITS = ("YEAR", "MONTH", "DAY", "HOUR", "MINUTE", "SECOND")
 
+# What a node may consist of: anything else in it would be left out without a word.
+_ARGUMENTS = frozenset("this expression expressions low high unit substr params is_string negate".split())
+
 _ARITHMETIC: dict[type[exp.Expr], str] = {exp.Add: "+", exp.Sub: "-", exp.Mul: "*", exp.Div: "/", exp.Mod: "%"}
 _COMPARISONS: dict[type[exp.Expr], str] = {
     exp.EQ: "=",
@@ -68,9 +71,11 @@ class Translator:
     def typed(self, node: exp.Expr) -> Typed:
         """Translate `node`; raises `SqlError` for what Analytics Engine does not take."""
         translate = self._NODES.get(type(node))
-        if translate is None:
+        if translate is None or any(value and name not in _ARGUMENTS for name, value in node.args.items()):
             raise SqlError(f"unsupported expression type: {shown(node)}")
         found = translate(self, node)
+        if node.args.get("negate"):
+            found = replace(found, sql=f"(NOT {found.sql})")
         return replace(found, free=frozenset()) if found.free and found.sql in self.keys else found
 
     def _made(self, parts: Sequence[Typed], sql: str, kind: str) -> Typed:
@@ -80,8 +85,6 @@ class Translator:
     # Names and literals.
 
     def _column(self, node: exp.Expr) -> Typed:
-        if node.args.get("table") or not isinstance(node.this, exp.Identifier):
-            raise SqlError(f"unsupported expression type: {shown(node)}")
         name = node.name
         if name in self._scope.aliases:
             # What an alias stands for is made of columns alone.
@@ -184,15 +187,13 @@ class Translator:
 
     def _between(self, node: exp.Expr) -> Typed:
         parts = [self.typed(node.args[name]) for name in ("this", "low", "high")]
-        if node.args.get("symmetric"):
-            raise SqlError(f"unsupported expression type: {shown(node)}")
         value, low = _comparable(parts[0], parts[1], node)
         _, high = _comparable(parts[0], parts[2], node)
         return self._made(parts, f"({value} BETWEEN {low} AND {high})", "UInt8")
 
     def _in(self, node: exp.Expr) -> Typed:
         listed = node.expressions
-        if not listed or node.args.get("query") or node.args.get("is_global"):
+        if not listed:
             raise SqlError(f"unsupported expression type: {shown(node)}")
         parts = [self.typed(one) for one in (node.this, *listed)]
         options = [_comparable(parts[0], part, node)[1] for part in parts[1:]]

@@ -11,7 +11,7 @@ from usagekit.backends.analytics_engine.sql.scalars import float_text, text_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["CONTENT_TYPES", "rendered", "value_of"]
+__all__ = ["CONTENT_TYPES", "rendered", "value_of", "values"]
 
 Columns = list[tuple[str, str]]
 Rows = list[tuple[Any, ...]]
@@ -40,7 +40,7 @@ def _json(columns: Columns, rows: Rows) -> str:
     names = [name for name, _ in columns]
     answer = {
         "meta": [{"name": name, "type": kind} for name, kind in columns],
-        "data": [dict(zip(names, row, strict=True)) for row in _values(columns, rows)],
+        "data": [dict(zip(names, row, strict=True)) for row in values(columns, rows)],
         "rows": len(rows),
     }
     return json.dumps(answer, ensure_ascii=False, separators=(",", ":")) + "\n"
@@ -50,12 +50,13 @@ def _json_each_row(columns: Columns, rows: Rows) -> str:
     names = [name for name, _ in columns]
     lines = [
         json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False, separators=(",", ":"))
-        for row in _values(columns, rows)
+        for row in values(columns, rows)
     ]
     return "".join(f"{line}\n" for line in lines)
 
 
-def _values(columns: Columns, rows: Rows) -> list[list[Any]]:
+def values(columns: Columns, rows: Rows) -> list[list[Any]]:
+    """Give the rows as JSON holds them."""
     kinds = [kind for _, kind in columns]
     return [[value_of(value, kind) for value, kind in zip(row, kinds, strict=True)] for row in rows]
 

@@ -132,7 +132,7 @@ _DIRECTIVES: dict[str, Callable[[datetime], str]] = {
     "C": lambda t: f"{t.year // 100:02}",
     "d": lambda t: f"{t:%d}",
     "D": lambda t: f"{t:%m/%d/%y}",
-    "e": lambda t: f"{t.day:2}",
+    "e": lambda t: str(t.day),
     "f": lambda _: "000000",
     "F": lambda t: f"{t:%Y-%m-%d}",
     "g": lambda t: f"{t.isocalendar().year % 100:02}",
@@ -142,8 +142,8 @@ _DIRECTIVES: dict[str, Callable[[datetime], str]] = {
     "i": lambda t: f"{t:%M}",
     "I": lambda t: f"{t:%I}",
     "j": lambda t: f"{t:%j}",
-    "k": lambda t: f"{t.hour:2}",
-    "l": lambda t: f"{t.hour % 12 or 12:2}",
+    "k": lambda t: f"{t:%H}",
+    "l": lambda t: f"{t:%I}",
     "m": lambda t: f"{t:%m}",
     "M": lambda t: f"{t:%B}",
     "n": lambda _: "\n",
@@ -268,13 +268,13 @@ def _div(left: float | None, right: float | None) -> float | None:
     return None if not left else math.copysign(math.inf, left)
 
 
-def _int_div(left: float | None, right: float | None) -> int:
-    if not right or left is None or not math.isfinite(left) or int(right) == 0:
+def _int_div(left: Any, right: Any) -> int:
+    if not right or left is None or not math.isfinite(left):
         raise SqlError("division by zero")
-    # Towards zero, as in C; of floats the whole parts are taken first.
-    one, other = int(left), int(right)
-    found = abs(one) // abs(other)
-    return found if (one < 0) == (other < 0) else -found
+    if isinstance(left, float) or isinstance(right, float):
+        return int(left / right)
+    found: int = abs(left) // abs(right)  # towards zero, as in C
+    return found if (left < 0) == (right < 0) else -found
 
 
 def _mod(left: float | None, right: float | None) -> float | None:
@@ -310,7 +310,7 @@ def _rounded(how: Callable[[float], float]) -> Callable[[float | None, int], flo
             return value
         if isinstance(value, int):
             scale = 10 ** max(0, -digits)
-            return value if scale == 1 else int(how(value / scale)) * scale
+            return value if scale == 1 else _whole_rounded(how, value, scale)
         scaled = value * 10.0**digits if digits >= 0 else value / 10.0**-digits
         if not math.isfinite(scaled):
             return value
@@ -320,8 +320,15 @@ def _rounded(how: Callable[[float], float]) -> Callable[[float | None, int], flo
     return rounded
 
 
-def _away_from_zero_ties_even(value: float) -> float:
+def _ties_to_even(value: float) -> float:
     return float(round(value))
+
+
+def _whole_rounded(how: Callable[[float], float], value: int, scale: int) -> int:
+    if how is not _ties_to_even:
+        return int(how(value / scale)) * scale
+    found = (abs(value) + scale // 2) // scale * scale  # of whole numbers, ties go away from zero
+    return found if value >= 0 else -found
 
 
 def _unsigned(value: float | str | None, bits: int) -> int:
@@ -388,7 +395,7 @@ SCALARS: dict[str, tuple[int, Callable[..., Any]]] = {
     "ae_mod": (2, _mod),
     "ae_log": (1, _log),
     "ae_pow": (2, _pow),
-    "ae_round": (2, _rounded(_away_from_zero_ties_even)),
+    "ae_round": (2, _rounded(_ties_to_even)),
     "ae_floor": (2, _rounded(math.floor)),
     "ae_ceil": (2, _rounded(math.ceil)),
     "ae_unsigned": (2, _unsigned),

@@ -124,7 +124,7 @@ class _Select:
             raise SqlError(f"an aggregate function cannot be grouped by: {shown(node)}")
         if isinstance(node, exp.Literal):
             raise SqlError(f"cannot group by {shown(node)}; name the column")
-        return key.sql
+        return f"({key.sql} + 0)" if key.sql.isdigit() else key.sql  # SQLite would take it for the place of a column
 
     def _condition(self, behind: Translator, clause: str, *, aggregates: bool) -> str | None:
         node = self._tree.args.get(clause)
