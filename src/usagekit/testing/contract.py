@@ -149,8 +149,8 @@ class ReaderContract:
                 backend.write(events, batch_id="1")
                 return backend
 
-    The reader must take the declared dimensions `project` and `country`, and be exact, unless `exact` is
-    False: then its reports say so, and sums beyond 2**53 need only be right in their first twelve digits. What `make_reader`
+    The reader must take the declared dimensions `project` and `country`, and be exact. With `exact = False` its
+    reports must say so, and sums beyond 2**53 need be right in their first twelve digits only. What `make_reader`
     needs (a directory, a server) comes from a fixture of the subclass with `autouse=True` that sets an
     attribute.
     """

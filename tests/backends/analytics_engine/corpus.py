@@ -1,8 +1,8 @@
-"""Statements over everything Analytics Engine documents, the events they are asked of, and ClickHouse to compare with.
+"""Statements over everything Analytics Engine documents, the events they ask about, and ClickHouse to compare with.
 
-`python -m tests.backends.analytics_engine.corpus` writes corpus.json anew, with what ClickHouse answers
-(`pip install --no-deps chdb-core`). Where Analytics Engine differs from ClickHouse, the statement is given to ClickHouse
-in other words, or stands in `DIFFERENT` with what is expected.
+`python -m tests.backends.analytics_engine.corpus` writes corpus.json anew, with what embedded ClickHouse answers;
+`pip install --no-deps chdb-core` brings it. Where Analytics Engine differs, ClickHouse is asked in other words, or the
+statement stands in `DIFFERENT` with what is expected.
 """
 
 from __future__ import annotations

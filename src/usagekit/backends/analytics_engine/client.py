@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from usagekit.errors import ConfigurationError, MissingDependencyError, QueryError, UnavailableError
@@ -30,7 +32,7 @@ _SHOWN = 500  # characters of an answer in a message
 
 
 class SqlClient:
-    """Sends statements to the SQL API; one connection pool, safe to use from any thread until it is closed.
+    """Sends statements to the SQL API; one connection pool per process, for any thread until it is closed.
 
     Args:
         account: the account's id.
@@ -48,7 +50,12 @@ class SqlClient:
         if not token or not token.isascii() or not token.isprintable() or " " in token:
             raise ConfigurationError("the API token is empty or has characters that no token has; copy it again")
         self._url = f"{url.rstrip('/')}/client/v4/accounts/{account}/analytics_engine/sql"
-        self._client = _http_client(token)
+        self._token = token
+        self._clients: dict[int, httpx2.Client] = {}  # by process: a fork must not share connections
+        if find_spec("httpx2") is None:
+            raise MissingDependencyError(
+                "Analytics Engine needs httpx2, which is not installed; pip install 'usagekit[analytics-engine]'"
+            )
 
     def ask(self, statement: str) -> list[dict[str, Any]]:
         """Send one statement that ends in `FORMAT JSON` and give its rows; blocks until they are there.
@@ -63,7 +70,7 @@ class SqlClient:
         import httpx2
 
         try:
-            response = self._client.post(self._url, content=statement, headers={"Content-Type": "text/plain"})
+            response = self._client().post(self._url, content=statement, headers={"Content-Type": "text/plain"})
         except httpx2.HTTPError as error:
             raise UnavailableError(f"cannot reach Analytics Engine: {str(error) or type(error).__name__}") from error
         if response.status_code == 200:
@@ -71,18 +78,20 @@ class SqlClient:
         return _refused(response)
 
     def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
+        """Close the connections of this process."""
+        client = self._clients.pop(os.getpid(), None)
+        if client is not None:
+            client.close()
 
+    def _client(self) -> httpx2.Client:
+        client = self._clients.get(os.getpid())
+        if client is None:
+            import httpx2
 
-def _http_client(token: str) -> httpx2.Client:
-    try:
-        import httpx2
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Analytics Engine needs httpx2, which is not installed; pip install 'usagekit[analytics-engine]'"
-        ) from error
-    return httpx2.Client(headers={"Authorization": f"Bearer {token}"}, timeout=READ_SECONDS, follow_redirects=False)
+            headers = {"Authorization": f"Bearer {self._token}"}
+            client = httpx2.Client(headers=headers, timeout=READ_SECONDS, follow_redirects=False)
+            client = self._clients.setdefault(os.getpid(), client)
+        return client
 
 
 def _rows(text: str) -> list[dict[str, Any]]:
