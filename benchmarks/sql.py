@@ -1,0 +1,57 @@
+"""From the text of a statement of Analytics Engine to SQLite's, without running it."""
+
+from __future__ import annotations
+
+from statistics import median
+from time import perf_counter_ns
+from typing import TYPE_CHECKING
+
+from benchmarks.measure import Result, Setting, Table, Target, percentile, ratio
+from usagekit.backends.analytics_engine.layout import Layout
+from usagekit.backends.analytics_engine.sql.parse import parsed
+from usagekit.backends.analytics_engine.sql.translate import translated
+
+if TYPE_CHECKING:
+    from sqlglot import exp
+
+TRANSLATION_MS = 2.0
+
+_STATEMENTS = {
+    "usage per client": "SELECT blob4 AS client, SUM(_sample_interval * double5) AS tokens_in, SUM(_sample_interval * "
+    "double6) AS tokens_out, SUM(_sample_interval * double10) AS cost, COUNT() AS requests FROM usagekit "
+    "WHERE timestamp > NOW() - INTERVAL '7' DAY GROUP BY client ORDER BY cost DESC",
+    "a customer's days": "SELECT index1 AS customer, toStartOfInterval(timestamp, INTERVAL '1' DAY) AS date, blob6 AS "
+    "endpoint, sum(_sample_interval) AS n FROM usagekit WHERE customer = 'x' AND timestamp >= toDateTime('2026-03-01 "
+    "00:00:00') AND timestamp < toDateTime('2026-04-01 00:00:00') GROUP BY customer, date, endpoint",
+    "a Grafana panel": "SELECT intDiv(toUInt32(timestamp), 60) * 60 AS t, blob8 AS label, SUM(_sample_interval * "
+    "double3) / SUM(_sample_interval) AS latency FROM usagekit WHERE timestamp <= NOW() AND timestamp > NOW() - "
+    "INTERVAL '1' DAY GROUP BY blob8, t ORDER BY t",
+    "percentiles": "SELECT blob6 AS route, quantileExactWeighted(0.5)(double3, _sample_interval) AS p50, "
+    "quantileExactWeighted(0.95)(double3, _sample_interval) AS p95 FROM usagekit WHERE blob2 = 'request' GROUP BY route",
+    "a subquery": "SELECT max(n) AS most FROM (SELECT blob4 AS client, count() AS n FROM usagekit GROUP BY client)",
+    "one number": "SELECT count() AS n FROM usagekit",
+}
+
+
+def run(setting: Setting) -> Result:
+    """Translate each statement again and again, one after the other."""
+    datasets = {"usagekit": Layout.default()}
+    times: dict[str, list[float]] = {name: [] for name in _STATEMENTS}
+    for turn in range(setting.scaled(300, 30) + 1):
+        for name, sql in _STATEMENTS.items():
+            began = perf_counter_ns()
+            select: exp.Select | None = parsed(sql).select
+            assert select is not None
+            translated(select, datasets)
+            if turn:  # the first one warms up
+                times[name].append((perf_counter_ns() - began) / 1e6)
+    every = [value for values in times.values() for value in values]
+    rows = [
+        (name, f"{median(values):.2f}", f"{percentile(values, 95):.2f}")
+        for name, values in (*times.items(), ("all of them", every))
+    ]
+    return Result(
+        tables=[Table("translation", ("statement", "ms, median", "95 %"), rows)],
+        targets=[Target("translation, ms, median", ratio(every, [1.0] * len(every)), TRANSLATION_MS)],
+        values={name: {"ms": median(values)} for name, values in times.items()},
+    )
