@@ -2,7 +2,7 @@
 # `make demo ARGS=--once` passes arguments on; PYTHON=/path/to/python chooses the interpreter.
 
 .DEFAULT_GOAL := test
-.PHONY: test test-sdks matrix lint types unit chromium soak bench coverage demo screenshots lock clean
+.PHONY: test test-sdks test-clickhouse matrix lint types unit chromium soak bench coverage demo screenshots lock clean
 
 PYTHON ?=
 ARGS ?=
@@ -42,6 +42,11 @@ test-sdks: $(SDKS)/.stamp $(LITELLM)/.stamp
 		opentelemetry-instrumentation-genai-openai opentelemetry-instrumentation-openai pydantic-ai-slim' \
 		$(SDKS)/bin/python -m pytest tests/sdks $(ARGS)
 	USAGEKIT_SDKS='litellm openai' $(LITELLM)/bin/python -m pytest tests/sdks $(ARGS)
+
+# What is written down of ClickHouse's answers, beside embedded ClickHouse: 180 MB, so only here.
+test-clickhouse: $(STAMP)
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps chdb-core
+	$(BIN)/python -m pytest tests/backends/analytics_engine/test_corpus.py $(ARGS)
 
 # The tables of docs/frameworks.md and docs/sdks.md, as the tests claim their cells.
 matrix: $(STAMP)

@@ -36,10 +36,11 @@ LINKED = [
     *PAGES,
     *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "examples/demo/README.md")),
 ]
-TESTED_ELSEWHERE = {"frameworks", "model-calls", "deploying"}  # test_frameworks.py, {llm,servers}/test_page.py
+TESTED_ELSEWHERE = {"frameworks", "model-calls", "deploying", "analytics-engine"}  # test_page.py, test_frameworks.py
 PUBLIC_MODULES = (
-    "admin asgi backends backends.memory backends.sqlite django flask processors signals testing wsgi".split()
-)
+    "admin asgi backends backends.analytics_engine backends.memory backends.sqlite django flask processors signals"
+    " testing wsgi"
+).split()
 
 TOKEN = "fQ7-docs-only-2Zk9xVb4LmTr8HsWc1"
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -387,7 +388,9 @@ def test_every_option_of_every_command_is_documented() -> None:
         if f"`{option}" not in sections[f"usagekit {name}"]
     ]
 
-    assert set(commands) == {"report", "statement", "export", "serve", "status", "drain", "erase"}
+    assert set(commands) == set(
+        "report statement export sql serve status drain erase analytics-engine".split()
+    )
     assert missing == []
 
 

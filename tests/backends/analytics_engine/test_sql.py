@@ -106,6 +106,7 @@ REFUSED = {
     "SELECT 1 AS a, a + 1 AS b": "unable to find type of column: a",
     f"SELECT double1, count() FROM {TABLE}": "column double1 is not under aggregate function and not in GROUP BY keys",
     f"SELECT blob1, double1 + 1 FROM {TABLE} GROUP BY blob1": "column double1 is not under aggregate function",
+    f"SELECT blob1 FROM {TABLE} GROUP BY blob1 HAVING double1 > 1": "column double1 is not under aggregate function",
     f"SELECT count() AS n FROM {TABLE} WHERE n > 1": "aggregate functions are not allowed in WHERE",
     f"SELECT blob1 FROM {TABLE} GROUP BY sum(double1)": "an aggregate function cannot be grouped by",
     f"SELECT sum(count()) FROM {TABLE}": "an aggregate function cannot be within SUM()",

@@ -73,7 +73,7 @@ class _Select:
         self._table = table.name
         if self._table not in self._datasets:
             raise SqlError(f"unknown table: {self._table}")
-        return {name: _column(f'"{name}"', kind) for name, kind in COLUMNS.items()}
+        return _TABLE
 
     def plan(self) -> Plan:
         """Give the SELECT of SQLite."""
@@ -82,21 +82,23 @@ class _Select:
         translator = Translator(Scope(self._columns, {}))
         behind = Translator(Scope(self._columns, aliases))
         keys = [self._key(behind, node) for node in self._list("group")]
+        translator.keys = behind.keys = frozenset(keys)
         found = [(name, translator.typed(_bare(node))) for name, node in projected]
         outputs = dict(found)
         where = self._condition(behind, "where", aggregates=False)
         having = self._condition(behind, "having", aggregates=True)
         order = self._order(outputs, [name for name, _ in found])
         grouped = bool(keys) or any(one.aggregate for _, one in found) or having is not None
-        if grouped:
-            self._check_grouped(translator, projected, keys)
+        uncovered: set[str] = set().union(*(one.free for one in (*outputs.values(), *([having] if having else []))))
+        for column in sorted(uncovered) if grouped else ():
+            raise SqlError(f"column {column} is not under aggregate function and not in GROUP BY keys")
         listed = ", ".join(f'{one.sql} AS "@{self._depth}.{n}"' for n, (_, one) in enumerate(found))
         sql = [
             f"SELECT {listed}",
             self._source(),
-            "" if where is None else f"WHERE {where}",
+            "" if where is None else f"WHERE {where.sql}",
             f"GROUP BY {', '.join(keys)}" if keys else "",
-            "" if having is None else f"HAVING {having}",
+            "" if having is None else f"HAVING {having.sql}",
             f"ORDER BY {', '.join(order)}" if order else "",
             self._window(),
         ]
@@ -126,14 +128,15 @@ class _Select:
             raise SqlError(f"cannot group by {shown(node)}; name the column")
         return f"({key.sql} + 0)" if key.sql.isdigit() else key.sql  # SQLite would take it for the place of a column
 
-    def _condition(self, behind: Translator, clause: str, *, aggregates: bool) -> str | None:
+    def _condition(self, behind: Translator, clause: str, *, aggregates: bool) -> Typed | None:
         node = self._tree.args.get(clause)
         if node is None:
             return None
         condition = behind.typed(node.this)
         if condition.aggregate and not aggregates:
             raise SqlError(f"aggregate functions are not allowed in WHERE: {shown(node.this)}; use HAVING")
-        return conditional(clause, condition)
+        conditional(clause, condition)
+        return condition
 
     def _order(self, outputs: Mapping[str, Typed], names: Sequence[str]) -> list[str]:
         """Give the terms; Analytics Engine looks for names among the columns of the answer, and only there."""
@@ -149,14 +152,6 @@ class _Select:
                 sql = results.typed(node).sql
             terms.append(f"{sql}{' DESC' if ordered.args.get('desc') else ''} NULLS LAST")
         return terms
-
-    def _check_grouped(
-        self, translator: Translator, projected: Sequence[tuple[str, exp.Expr]], keys: Sequence[str]
-    ) -> None:
-        translator.keys = frozenset(keys)
-        for _, node in projected:
-            for column in sorted(translator.typed(_bare(node)).free):
-                raise SqlError(f"column {column} is not under aggregate function and not in GROUP BY keys")
 
     def _source(self) -> str:
         if self._inner is not None:
@@ -177,6 +172,9 @@ class _Select:
 
 def _column(sql: str, kind: str) -> Typed:
     return Typed(sql=sql, type=kind, free=frozenset([sql.strip('"')]))
+
+
+_TABLE = {name: _column(f'"{name}"', kind) for name, kind in COLUMNS.items()}
 
 
 def _bare(node: exp.Expr) -> exp.Expr:
