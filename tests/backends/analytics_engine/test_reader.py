@@ -225,7 +225,7 @@ def _close(one: object, other: object, name: str) -> bool:
 
 
 @given(happened=st.lists(random_events(), max_size=12), asked=st.lists(queries(), min_size=1, max_size=4))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_answers_any_question_as_the_reference_does(happened: list[UsageEvent], asked: list[UsageQuery]) -> None:
     """The same keys, and the same numbers but for the last digits of doubles."""
     layout = Layout.default(DECLARED)
