@@ -30,6 +30,11 @@ class Budget:
         """Whether the time is over."""
         return self._deadline is not None and monotonic() >= self._deadline
 
+    @property
+    def left(self) -> float | None:
+        """The seconds that are left, 0 when it is over; None = there is no limit."""
+        return None if self._deadline is None else max(0.0, self._deadline - monotonic())
+
     def check(self) -> None:
         """Raise `QueryTimeout` once the time is over; to be called again and again while the work goes on."""
         if self.spent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -27,7 +28,7 @@ from usagekit.backends.analytics_engine.server import SqlServer
 from usagekit.backends.analytics_engine.sql import run
 from usagekit.backends.memory import MemoryBackend
 from usagekit.backends.sqlite import SQLiteBackend
-from usagekit.errors import ConfigurationError, QueryError
+from usagekit.errors import ConfigurationError, QueryError, QueryTimeout
 from usagekit.query import usage
 from usagekit.testing import ReaderContract
 
@@ -194,6 +195,17 @@ def test_sampling_is_corrected(tmp_path: Path) -> None:
         "latency_ms_p50": 5.0,
         "users": 1,
     }
+
+
+def test_a_service_that_is_too_slow_is_a_timeout(tmp_path: Path) -> None:
+    """The question's own budget counts, not only that of the connection."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with closing(SqlClient("a", "secret", url=url)) as client:
+            reader = AnalyticsEngineReader(client.ask, dataset="usage", layout=LAYOUT)
+
+            with pytest.raises(QueryTimeout, match="larger timeout"):
+                usage(reader, timeout=0.05)
 
 
 def test_points_of_another_layout_version_are_left_out(tmp_path: Path) -> None:

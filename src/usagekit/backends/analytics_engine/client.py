@@ -57,8 +57,10 @@ class SqlClient:
                 "Analytics Engine needs httpx2, which is not installed; pip install 'usagekit[analytics-engine]'"
             )
 
-    def ask(self, statement: str) -> list[dict[str, Any]]:
+    def ask(self, statement: str, *, timeout: float = READ_SECONDS) -> list[dict[str, Any]]:
         """Send one statement that ends in `FORMAT JSON` and give its rows; blocks until they are there.
+
+        `timeout` is how many seconds may pass without a sign of the service.
 
         A dataset that nothing was written to, and a column that no point has filled, are no rows.
 
@@ -70,7 +72,9 @@ class SqlClient:
         import httpx2
 
         try:
-            response = self._client().post(self._url, content=statement, headers={"Content-Type": "text/plain"})
+            response = self._client().post(
+                self._url, content=statement, headers={"Content-Type": "text/plain"}, timeout=timeout
+            )
         except httpx2.HTTPError as error:
             raise UnavailableError(f"cannot reach Analytics Engine: {str(error) or type(error).__name__}") from error
         if response.status_code == 200:
@@ -89,7 +93,7 @@ class SqlClient:
             import httpx2
 
             headers = {"Authorization": f"Bearer {self._token}"}
-            client = httpx2.Client(headers=headers, timeout=READ_SECONDS, follow_redirects=False)
+            client = httpx2.Client(headers=headers, follow_redirects=False)
             client = self._clients.setdefault(os.getpid(), client)
         return client
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from usagekit import _clean
 from usagekit.backends.analytics_engine.layout import LAYOUT_VERSION, Layout
 from usagekit.backends.analytics_engine.periods import Buckets
-from usagekit.errors import ConfigurationError, QueryError
+from usagekit.errors import ConfigurationError, QueryError, UnavailableError
 from usagekit.query.aggregate import Aggregate
 from usagekit.query.algebra import DIMENSIONS
+from usagekit.query.budget import Budget
 from usagekit.query.periods import BUCKETS
 from usagekit.query.report import UsageReport
 
@@ -104,6 +105,7 @@ class AnalyticsEngineReader:
 
     Args:
         ask: sends one statement and gives its rows as dictionaries; an empty list where there is no such table yet.
+            Where the question has a time budget it also gets `timeout=`, the seconds that are left.
         dataset: the table's name, or what gives it for each question.
         layout: what was written; questions that need a field it has not are refused.
         dimensions: names of the app's own dimensions; None = those of the layout.
@@ -111,7 +113,7 @@ class AnalyticsEngineReader:
 
     def __init__(
         self,
-        ask: Callable[[str], list[dict[str, Any]]],
+        ask: Callable[..., list[dict[str, Any]]],
         *,
         dataset: str | Callable[[], str],
         layout: Layout,
@@ -132,6 +134,7 @@ class AnalyticsEngineReader:
 
         Raises:
             QueryError: the layout lacks what was asked for, or the API refuses; see `client.SqlClient`.
+            QueryTimeout: the time budget is spent.
             ConfigurationError: the dataset's name cannot be one.
         """
         groups: dict[tuple[Any, ...], Aggregate] = {}
@@ -147,17 +150,26 @@ class AnalyticsEngineReader:
 class _Question:
     """One query, while it is being answered."""
 
-    def __init__(
-        self, query: UsageQuery, layout: Layout, table: str, ask: Callable[[str], list[dict[str, Any]]]
-    ) -> None:
+    def __init__(self, query: UsageQuery, layout: Layout, table: str, ask: Callable[..., list[dict[str, Any]]]) -> None:
         self._query = query
         self._layout = layout
         self._from = f"FROM {table}"
-        self._ask = ask
+        self._send = ask
+        self._budget = Budget(query)
         self._fields = _Fields(layout)
         self._where = self._conditions()
         needed = (column for name in query.measures_needed for column in _COLUMNS_OF.get(name, (name,)))
         self._measured = tuple(dict.fromkeys(("events", *needed)))
+
+    def _ask(self, statement: str) -> list[dict[str, Any]]:
+        self._budget.check()
+        left = self._budget.left
+        try:
+            return self._send(statement) if left is None else self._send(statement, timeout=left)
+        except UnavailableError as error:
+            if self._budget.spent:
+                raise self._budget.error() from error
+            raise
 
     def totals(self) -> Aggregate:
         """Give what was counted over everything that matches."""
