@@ -130,6 +130,14 @@ REFUSED = {
     "SELECT now() + INTERVAL '1' FORTNIGHT": "unsupported interval",
     "SELECT now() + INTERVAL 'x' DAY": "unsupported interval",
     "SELECT toStartOfInterval(now(), INTERVAL '0' DAY)": "must be a positive interval",
+    "SELECT INTERVAL '1' DAY AS a": "unsupported expression type: a",
+    "SELECT if(1, INTERVAL '1' DAY, INTERVAL '2' DAY)": "unsupported expression type",
+    "SELECT INTERVAL '1' DAY = INTERVAL '1' DAY": "cannot compare Interval and Interval",
+    f"SELECT max(INTERVAL '1' DAY) FROM {TABLE}": "MAX() cannot take an Interval",
+    f"SELECT count() FROM {TABLE} GROUP BY INTERVAL '1' DAY": "unsupported expression type",
+    "SELECT 1 +": "sql parser error: Expected an expression",
+    "SELECT today() + 10000000 AS a": "beyond what a Date holds",
+    "SELECT toDateTime(1e30) AS a": "beyond what a DateTime holds",
     "SELECT toStartOfInterval(now(), 1)": "argument 2 of TOSTARTOFINTERVAL() must be Interval",
     "SELECT toDateTime('2026-01-01 00:00:00', 'Mars/Base')": "unknown timezone: Mars/Base",
     "SELECT toDateTime('yesterday')": "cannot parse DateTime from 'yesterday'",
@@ -148,7 +156,7 @@ REFUSED = {
 def test_what_analytics_engine_refuses_is_refused(statement: str, ledger: Path) -> None:
     """With 422 and a text that says what."""
     with pytest.raises(SqlError) as refused:
-        run(statement, str(ledger), {TABLE: LAYOUT})
+        run(statement, str(ledger), {TABLE: LAYOUT}).text()
 
     assert refused.value.status == 422
     assert str(refused.value).startswith("Input was invalid: ")

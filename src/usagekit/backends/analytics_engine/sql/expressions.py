@@ -230,11 +230,13 @@ class Translator:
         if name.lower() == "quantileweighted" and len(given) == 3:
             name, parameters, given = "quantileExactWeighted", given[:1], given[1:]
         if name.lower() in AGGREGATES:
-            return self._aggregation(name, parameters, given)
+            return self._aggregation(node, name, parameters, given)
         if name.lower() not in FUNCTIONS or parameters:
             raise SqlError(f"unknown function call: {name.upper()}")
         arguments = [self._argument(name, one, len(given)) for one in given]
         sql, kind = FUNCTIONS[name.lower()](name, arguments)
+        if kind == "Interval":
+            raise SqlError(f"unsupported expression type: {shown(node)}")
         return self._made(arguments, sql, kind)
 
     def _argument(self, name: str, node: exp.Expr, count: int) -> Typed:
@@ -242,7 +244,9 @@ class Translator:
             raise SqlError(f"unsupported expression type: {name.upper()}({shown(node)}) of {count}")
         return self.typed(node)
 
-    def _aggregation(self, name: str, parameters: Sequence[exp.Expr], given: Sequence[exp.Expr]) -> Typed:
+    def _aggregation(
+        self, node: exp.Expr, name: str, parameters: Sequence[exp.Expr], given: Sequence[exp.Expr]
+    ) -> Typed:
         distinct = len(given) == 1 and isinstance(given[0], exp.Distinct)
         if distinct:
             given = given[0].expressions
@@ -251,6 +255,8 @@ class Translator:
         keys, self.keys = self.keys, frozenset()
         arguments = [self._argument(name, one, len(given)) for one in given]
         self.keys = keys
+        if any(argument.type == "Interval" for argument in arguments):
+            raise SqlError(f"{name.upper()}() cannot take an Interval: {shown(node)}")
         if any(argument.aggregate for argument in arguments):
             raise SqlError(f"an aggregate function cannot be within {name.upper()}()")
         sql, kind = AGGREGATES[name.lower()](
@@ -290,7 +296,7 @@ def _truth(*parts: Typed) -> str:
 
 
 def _comparable(left: Typed, right: Typed, node: exp.Expr) -> tuple[str, str]:
-    if left.type == right.type or (is_number(left.type) and is_number(right.type)):
+    if (left.type == right.type != "Interval") or (is_number(left.type) and is_number(right.type)):
         return left.sql, right.sql
     families = {family(left.type), family(right.type)}
     if families == {"DateTime"}:

@@ -140,5 +140,7 @@ def _explained(sql: str, error: SqlglotError | RecursionError) -> str:
     where = getattr(error, "errors", None)
     if where:
         found = where[0]
+        if "missing for" in found["description"]:  # in words of sqlglot's own classes
+            found = found | {"description": "Expected an expression"}
         return f"{found['description']} at Line: {found['line']}, Column {found['col']}, near {found['highlight']!r}"
     return str(error).splitlines()[0]

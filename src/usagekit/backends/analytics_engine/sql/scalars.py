@@ -73,7 +73,7 @@ def _datetime(text: str, zone: str) -> int:
 
 
 def _midnight(days: int, zone: str) -> int:
-    day = _EPOCH_DAY + timedelta(days=days)
+    day = _day(days)
     return _seconds(datetime(day.year, day.month, day.day, tzinfo=_zone(zone)))
 
 
@@ -206,14 +206,20 @@ def text_of(value: Any, kind: str) -> str:
     if kind.startswith("DateTime"):
         return datetime_text(value, zone_of(kind))
     if kind == "Date":
-        return (_EPOCH_DAY + timedelta(days=value)).isoformat()
+        return _day(value).isoformat()
     if kind == "Bool":
         return "true" if value else "false"
-    return str(_unsigned_of(value, kind)) if kind.startswith("UInt") else str(value)
+    if kind == "String":
+        return str(value)
+    # SQLite's integers are signed, and its products of large ones are not integers.
+    return str(int(value) % 2**64 if kind == "UInt64" else int(value))
 
 
-def _unsigned_of(value: int, kind: str) -> int:
-    return value & (2**64 - 1) if kind == "UInt64" else value  # SQLite's integers are signed
+def _day(days: int) -> date:
+    try:
+        return _EPOCH_DAY + timedelta(days=int(days))
+    except OverflowError:
+        raise SqlError(f"{days} is beyond what a Date holds") from None
 
 
 def check_template(template: str, count: int) -> None:

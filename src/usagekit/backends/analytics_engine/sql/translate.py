@@ -84,6 +84,9 @@ class _Select:
         keys = [self._key(behind, node) for node in self._list("group")]
         translator.keys = behind.keys = frozenset(keys)
         found = [(name, translator.typed(_bare(node))) for name, node in projected]
+        for name, one in found:
+            if one.type == "Interval":
+                raise SqlError(f"unsupported expression type: {name}")
         outputs = dict(found)
         where = self._condition(behind, "where", aggregates=False)
         having = self._condition(behind, "having", aggregates=True)
@@ -122,6 +125,8 @@ class _Select:
 
     def _key(self, behind: Translator, node: exp.Expr) -> str:
         key = behind.typed(node)
+        if key.type == "Interval":
+            raise SqlError(f"unsupported expression type: {shown(node)}")
         if key.aggregate:
             raise SqlError(f"an aggregate function cannot be grouped by: {shown(node)}")
         if isinstance(node, exp.Literal):
