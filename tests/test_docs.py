@@ -388,9 +388,7 @@ def test_every_option_of_every_command_is_documented() -> None:
         if f"`{option}" not in sections[f"usagekit {name}"]
     ]
 
-    assert set(commands) == set(
-        "report statement export sql serve status drain erase analytics-engine".split()
-    )
+    assert set(commands) == set("report statement export sql serve status drain erase analytics-engine".split())
     assert missing == []
 
 
