@@ -402,11 +402,13 @@ def test_status_tells_what_is_durable_and_what_waits(ledger: Path, run: Any) -> 
             "INSERT INTO dead_letters (sink, event_id, event, reason, at) VALUES ('warehouse','','','','')"
         )
     orphan(ledger, "recorder.track('export', user='late')")
+    assert run("rollup", "--db", str(ledger)) == (0, f"rollups of {ledger} are up to date\n", "")
 
     text = run("status", "--db", str(ledger))
     status = json.loads(run("status", "--db", str(ledger), "--format", "json")[1])
 
-    waiting = status.pop("waiting")
+    waiting, size, done = status.pop("waiting"), status.pop("bytes"), status["jobs"]["last_rollup"]
+    assert size == ledger.stat().st_size
     assert status == {
         "ledger": str(ledger),
         "durable": 1203,
@@ -414,6 +416,10 @@ def test_status_tells_what_is_durable_and_what_waits(ledger: Path, run: Any) -> 
         "repeated": 0,
         "dead_letters": 1,
         "sinks": {"warehouse": {"delivered": 998, "lag": 203, "dead_letters": 1}},
+        "rollups": {"lag": 0, "rebuilding": False},
+        "purged": 0,
+        "complete_from": {"raw": None, "rollups": None},
+        "jobs": {"last_rollup": done},
     }
     assert waiting["journals"] == 1
     assert text == (
@@ -423,9 +429,12 @@ def test_status_tells_what_is_durable_and_what_waits(ledger: Path, run: Any) -> 
             ledger        {ledger}
             durable       1,203 events
             waiting       {waiting["bytes"]} bytes in 1 journal; usagekit drain imports them
+            rollups       up to date
+            purged        0 events
             repeated      0 events with an event_id that was counted before
             corrupt       0 records that could not be read
             dead letters  1 event that a sink refused for good
+            last rollup   {done}
 
                                           dead
             sink       delivered  lag  letters

@@ -18,6 +18,7 @@ LAYERS = (
     {"context", "request", "processors", "selection"},
     {"query", "signals"},
     {"_store"},
+    {"_reading"},
     {"backends"},
     {"recorder"},
     {"_template", "_quart", "llm"},

@@ -644,14 +644,14 @@ class Recorder:
             self._engine.start()
 
     def flush(self, timeout: float = 5.0) -> bool:
-        """Import what every journal of the ledger holds; waits for no remote sink.
+        """Import what every journal of the ledger holds, and bring the rollups up to date; waits for no remote sink.
 
         Without a ledger (`durability="memory"`, a memory backend alone) it waits for the sinks instead.
 
         Returns:
             False where `timeout` seconds did not suffice; nothing is lost then.
         """
-        return True if self._engine is None else self._engine.flush(timeout)
+        return True if self._engine is None else self._engine.flush(timeout, rollups=True)
 
     def read(self, query: UsageQuery, /) -> UsageReport:
         """Answer `query` by the first backend that can be asked; what was accepted before is in it.
@@ -668,7 +668,8 @@ class Recorder:
 
         for backend in self.backends:
             if hasattr(backend, "read"):
-                is_all = self.flush(min(READ_FLUSH_SECONDS, query.timeout or READ_FLUSH_SECONDS))
+                seconds = min(READ_FLUSH_SECONDS, query.timeout or READ_FLUSH_SECONDS)
+                is_all = self._engine is None or self._engine.flush(seconds)
                 report: UsageReport = backend.read(query)
                 return report if is_all else report.incomplete()
         if self.backends:

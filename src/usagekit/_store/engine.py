@@ -10,6 +10,7 @@ import atexit
 import os
 import sqlite3
 import threading
+from functools import partial
 from itertools import count
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
@@ -22,16 +23,21 @@ from usagekit._store.journal import MemoryJournal, files
 from usagekit._store.ledger import Importer
 from usagekit._store.schema import connect, is_busy, prepare
 from usagekit.errors import StorageError
+from usagekit.event import from_microseconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from usagekit._guard import Guard
     from usagekit._store.journal import Journal
+    from usagekit._store.retention import Retention
     from usagekit.backends import Sink
 
 IMPORT_SECONDS = 0.1  # between looks at the journals
 ADOPT_SECONDS = 1.0  # between looks for what the dead left
+ROLL_UP_SECONDS = 5.0  # rollups lag no longer than that,
+PURGE_SECONDS = 600.0  # between looks for what is too old
+ROLL_UP_EVENTS = 4096  # and no further: readers add up what is left themselves
 DELIVER_SECONDS = 0.2
 ELECT_SECONDS = 1.0  # between attempts to become a sink's sender
 BUSY_WAIT = 0.005
@@ -49,6 +55,7 @@ class Engine:
         keeps: whether the ledger keeps its events, or is only the sinks' spool.
         guard: counts and logs what fails.
         on_delivery: told the sink's name, and how many events were settled or what went wrong; on the sink's thread.
+        retention: how long events are kept; None = for good.
     """
 
     def __init__(
@@ -60,8 +67,10 @@ class Engine:
         keeps: bool,
         guard: Guard,
         on_delivery: Callable[[str, int | BaseException], None],
+        retention: Retention | None = None,
     ) -> None:
         self.path = path
+        self.retention = retention
         self.directory = journals_of(path)
         self.journal = journal
         self.sinks = sinks
@@ -79,9 +88,14 @@ class Engine:
         if not self._closed:
             self._crew().start()
 
-    def flush(self, timeout: float) -> bool:
-        """Import what every journal holds now; False where `timeout` seconds did not suffice."""
-        return self._crew().flush(monotonic() + timeout)
+    def flush(self, timeout: float, *, rollups: bool = False) -> bool:
+        """Import what every journal holds now; False where `timeout` seconds did not suffice.
+
+        `rollups`: also bring these up to date, as far as there is time.
+        """
+        crew, deadline = self._crew(), monotonic() + timeout
+        done = crew.flush(deadline)
+        return done and (not rollups or crew.roll_up(deadline))
 
     def close(self, timeout: float) -> bool:
         """Stop this process's threads and import what is left; False where `timeout` seconds did not suffice."""
@@ -136,6 +150,8 @@ class _Crew:
         self._threads: list[threading.Thread] = []
         self._started = count().__next__
         self._adopted = float("-inf")
+        self._rolled_up = float("-inf")
+        self._purged = float("-inf")
 
     def start(self) -> None:
         if self._started():  # only the first caller is told 0
@@ -166,6 +182,22 @@ class _Crew:
                     return False
                 if taken is None:
                     sleep(BUSY_WAIT)
+        finally:
+            self._importing.release()
+
+    def roll_up(self, deadline: float) -> bool:
+        """Bring the rollups up to date; False where there was not enough time."""
+        if not self._engine.keeps:
+            return True
+        if not self._importing.acquire(timeout=max(0.0, deadline - monotonic())):
+            return False
+        try:
+            while (folded := self._work(Importer.roll_up)) != 0:
+                if monotonic() > deadline:
+                    return False
+                if folded is None:
+                    sleep(BUSY_WAIT)
+            return True
         finally:
             self._importing.release()
 
@@ -214,16 +246,37 @@ class _Crew:
                 taken = self._advance()
                 if monotonic() - self._adopted >= ADOPT_SECONDS:
                     self._adopt()
+                if self._engine.keeps and not self._stop.is_set():
+                    self._roll_up_when_due()
+                    self._purge_when_due()
             importer = self._importer
             self._engine.journal.measure({} if importer is None else importer.imported)
             wait = 0.0 if taken else IMPORT_SECONDS
 
+    def _roll_up_when_due(self) -> None:
+        """Take one step where enough events wait for the rollups, or the last was long ago."""
+        due = monotonic() - self._rolled_up >= ROLL_UP_SECONDS
+        if self._work(partial(Importer.roll_up, at_least=1 if due else ROLL_UP_EVENTS)) == 0 and due:
+            self._rolled_up = monotonic()
+
+    def _purge_when_due(self) -> None:
+        """Take one step of a purge where the last one is long ago."""
+        retention = self._engine.retention
+        if retention is None or monotonic() - self._purged < PURGE_SECONDS:
+            return
+        if self._work(partial(Importer.purge, retention=retention)) == 0:
+            self._purged = monotonic()
+
     def _advance(self) -> int | None:
         """Import one batch; returns how many records it held, or None where it could not be done now."""
-        with self._advancing:
-            return self._advance_alone()
+        return self._work(self._step)
 
-    def _advance_alone(self) -> int | None:
+    def _work(self, step: Callable[[Importer], int | None]) -> int | None:
+        """Let the importer take a step; None where it could not be done now."""
+        with self._advancing:
+            return self._work_alone(step)
+
+    def _work_alone(self, step: Callable[[Importer], int | None]) -> int | None:
         try:
             if self._importer is not None and not self._importer.is_current():
                 self._engine.guard.noted("ledger", "the file was removed or replaced; going on with what is there")
@@ -232,7 +285,7 @@ class _Crew:
                 if not os.path.exists(self._engine.path):
                     prepare(self._engine.path)
                 self._importer = Importer(self._engine.path, self._engine.directory)
-            return self._step(self._importer)
+            return step(self._importer)
         except sqlite3.Error as error:
             if not is_busy(error):
                 self._engine.guard.noted("ledger", error)
@@ -359,6 +412,8 @@ def status_of(path: str, sink_names: tuple[str, ...]) -> dict[str, Any]:
         counters = dict(connection.execute("SELECT name, value FROM counters"))
         dead = dict(connection.execute("SELECT sink, count(*) FROM dead_letters GROUP BY sink"))
         cursors = {row[0]: row[1:] for row in connection.execute("SELECT name, delivered_seq, delivered FROM sinks")}
+        jobs = dict(connection.execute("SELECT key, updated_at FROM meta WHERE key LIKE 'last_%' ORDER BY key"))
+        pages = connection.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size").fetchone()
     finally:
         connection.close()
     waiting = [size - imported.get(name, 0) for name, size in sizes.items() if size > imported.get(name, 0)]
@@ -374,4 +429,12 @@ def status_of(path: str, sink_names: tuple[str, ...]) -> dict[str, Any]:
         "dead_letters": sum(dead.values()),
         "sinks": sinks,
         "waiting": {"journals": len(waiting), "bytes": sum(waiting)},
+        "rollups": {"lag": durable - counters["rolled_seq"], "rebuilding": counters["rebuild_state"] != 0},
+        "purged": counters["purged"],
+        "complete_from": {
+            name: from_microseconds(counters[f"{name}_from_us"]).isoformat() if counters[f"{name}_from_us"] else None
+            for name in ("raw", "rollups")
+        },
+        "jobs": jobs,
+        "bytes": pages[0],
     }

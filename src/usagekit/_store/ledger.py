@@ -22,6 +22,9 @@ from usagekit._store.tombstones import Tombstones
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from usagekit._store.retention import Purge, Retention
+    from usagekit._store.rollups import Rollups
+
 STEP_RECORDS = 8000  # a transaction ends when it holds this many
 
 _COLUMNS = (
@@ -58,6 +61,47 @@ class Importer:
         self.imported: dict[str, int] = {}  # bytes, by journal, as far as this process knows
         self._tail: _Tail | None = None
         self._tombstones = Tombstones(self._connection)
+        self._rollups: Rollups | None = None
+        self._purge: Purge | None = None
+
+    def roll_up(self, at_least: int = 1) -> int | None:
+        """Fold the next events into the rollups, where `at_least` so many wait.
+
+        Returns how many it were, 0 when there is nothing to do, None while another process is at it. Raises as `step`.
+        """
+        rollups = self._rolling()
+        if rollups.lag() < at_least and not rollups.is_rebuilding():
+            return 0
+        os.makedirs(self._directory, mode=0o700, exist_ok=True)
+        with OneAtATime(os.path.join(self._directory, "rollups.lock")) as elected:
+            return rollups.step() if elected else None
+
+    def rebuild_rollups(self) -> None:
+        """Begin to make the rollups anew, where the raw rows still are; `roll_up` does it."""
+        self._rolling().begin_rebuild()
+
+    def purge(self, retention: Retention) -> int | None:
+        """Remove a few of the events that are too old; 0 when none is left, None while another process is at it."""
+        from usagekit._store.retention import Purge
+
+        with OneAtATime(os.path.join(self._directory, "purge.lock")) as elected:
+            if not elected:
+                return None
+            if self._purge is None:
+                self._purge = Purge(self._connection, *retention.limits_us())
+            if self._purge.step():
+                return 1
+            if self._purge.events:
+                self._purge.finish()
+            self._purge = None
+        return 0
+
+    def _rolling(self) -> Rollups:
+        if self._rollups is None:
+            from usagekit._store.rollups import Rollups
+
+            self._rollups = Rollups(self._connection)
+        return self._rollups
 
     def close(self) -> None:
         """Close the connection."""
@@ -326,6 +370,27 @@ class Importer:
             where = " AND ".join(f"{name}=:{name}" for name in values)
             row = self._connection.execute(f"SELECT id FROM {table} WHERE {where}", values).fetchone()
         return row[0]  # type: ignore[no-any-return]
+
+
+class OneAtATime:
+    """A context manager that tells whether nobody else, in any process, is within one for the same file."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor = -1
+
+    def __enter__(self) -> bool:
+        from fcntl import LOCK_EX, LOCK_NB, flock
+
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            flock(self._descriptor, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
 
 
 def _blank(imported: list[tuple[str, str, int, int]]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from usagekit._store.engine import Engine, journals_of
 from usagekit._store.journal import Journal, MemoryJournal
 from usagekit._store.queue import QueueEngine
-from usagekit._store.schema import declare_dimensions, prepare
+from usagekit._store.schema import declare_dimensions, prepare, register_sinks
 from usagekit.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -61,9 +61,14 @@ def open_store(
         return queue, QueueEngine(queue, sinks, guard=guard, on_delivery=on_delivery)
     prepare(ledger)
     declare_dimensions(ledger, dimensions)
+    register_sinks(ledger, tuple(sinks))
     journal = MemoryJournal(quota_bytes) if durability == "memory" else Journal(journals_of(ledger), quota_bytes)
     journal.on_error = lambda error: guard.noted("journal", error)
-    return journal, Engine(ledger, journal, sinks, keeps=bool(ledgers), guard=guard, on_delivery=on_delivery)
+    retention = next((backend.retention for backend in backends if hasattr(backend, "retention")), None)
+    engine = Engine(
+        ledger, journal, sinks, keeps=bool(ledgers), guard=guard, on_delivery=on_delivery, retention=retention
+    )
+    return journal, engine
 
 
 def _check(backends: tuple[Any, ...], durability: str, quota_bytes: int) -> None:

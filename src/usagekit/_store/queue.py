@@ -85,7 +85,7 @@ class QueueEngine:
             skip = position - self._forgotten
             return self.journal.waiting(skip + limit)[skip:]
 
-    def flush(self, timeout: float) -> bool:
+    def flush(self, timeout: float, *, rollups: bool = False) -> bool:
         """Wait until every sink has what was accepted; False where `timeout` seconds did not suffice."""
         if self._pid != os.getpid():
             return True  # this process accepted nothing yet

@@ -13,6 +13,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from usagekit._store.forks import Connection
+from usagekit._store.tiers import TIERS
 from usagekit.errors import StorageError
 
 if TYPE_CHECKING:
@@ -121,6 +122,30 @@ CREATE TABLE dead_letters (
 ) STRICT;
 """
 
+_ROLLUPS = """
+-- What the keys of rollups stand for, besides shapes and orgs.
+CREATE TABLE types (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, event TEXT NOT NULL, UNIQUE (event, kind)) STRICT;
+CREATE TABLE members (id INTEGER PRIMARY KEY, user INTEGER NOT NULL, org INTEGER NOT NULL, UNIQUE (user, org)) STRICT;
+CREATE TABLE attribute_sets (id INTEGER PRIMARY KEY, attributes TEXT NOT NULL UNIQUE) STRICT;
+
+-- Latencies and times to the first byte of each hour: see `histograms` for what the blobs hold.
+CREATE TABLE latency_hours (
+    hour INTEGER PRIMARY KEY,
+    latency BLOB NOT NULL, first_token BLOB NOT NULL,
+    latency_max INTEGER
+) STRICT;
+
+-- Smallest and largest time of every 64 blocks: ranges of time are found here first.
+CREATE TABLE spans (span INTEGER PRIMARY KEY, first_us INTEGER NOT NULL, last_us INTEGER NOT NULL) STRICT;
+
+-- rolled_seq: the last event that is in the rollups. rolled_bound: no number in them is larger. rolled_version: changes
+-- with everything that changes rollups but following the cursor. raw_from_us, rollups_from_us: what is older may have
+-- been purged. rebuild_*: see `rollups`.
+INSERT INTO counters VALUES
+    ('rolled_seq', 0), ('rolled_bound', 0), ('rolled_version', 0), ('raw_from_us', 0), ('rollups_from_us', 0),
+    ('rebuild_state', 0), ('rebuild_from_us', 0), ('rebuild_seq', 0), ('purged', 0);
+"""
+
 _ERASED = """
 -- Users who were erased: a keyed hash of the id, when, and whether every file is rid of it. See `tombstones`.
 CREATE TABLE tombstones (
@@ -147,6 +172,11 @@ def _migrations() -> Migrations:
         for table in ("users", "orgs"):
             db.execute(f"INSERT INTO {table} (id, name) VALUES (0, '')")
         db.execute("INSERT INTO extras VALUES (0, 1, 1000000, 0, '{}')")
+
+    @migrations()
+    def m002_rollups(db: Database) -> None:
+        for statement in (*_statements(_ROLLUPS), *(tier.ddl() for tier in TIERS)):
+            db.execute(statement)
 
     @migrations()
     def m003_erased(db: Database) -> None:
@@ -372,14 +402,23 @@ _MOUNT = re.compile(r"(?:[^ ]+ ){4}([^ ]+) .*? - ([^ ]+) ")
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
+def register_sinks(path: str, names: tuple[str, ...]) -> None:
+    """Remember in the ledger that some recorder delivers to these sinks: nothing is purged before they had it."""
+    _remember(path, "sinks", names, "(?,0,0,NULL,NULL)")
+
+
 def declare_dimensions(path: str, names: tuple[str, ...]) -> None:
     """Remember in the ledger that some recorder declared these own dimensions; writes only what is new."""
+    _remember(path, "dimensions", names, "(?)")
+
+
+def _remember(path: str, table: str, names: tuple[str, ...], row: str) -> None:
     try:
         with closing(connect(path)) as connection:
-            known = {row[0] for row in connection.execute("SELECT name FROM dimensions")}
+            known = {found[0] for found in connection.execute(f"SELECT name FROM {table}")}
             missing = [(name,) for name in names if name not in known]
             if missing:
                 with Transaction(connection):
-                    connection.executemany("INSERT INTO dimensions VALUES (?) ON CONFLICT DO NOTHING", missing)
+                    connection.executemany(f"INSERT INTO {table} VALUES {row} ON CONFLICT DO NOTHING", missing)
     except sqlite3.Error as error:
         raise _explained(path, error) from error

@@ -24,14 +24,15 @@ TIMEOUT_SECONDS = 300.0
 HOST, PORT = "127.0.0.1", 8321
 SERVE_PORT = 8791
 SERVE_SECONDS = 10.0
+UPKEEP_SECONDS = 3600.0
 PROGRESS_AFTER = 0.5  # seconds; shorter work needs no progress bar
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv`, by default the process's, and return the exit code.
 
-    0 = done, 1 = `drain` left something, 2 = an error, said in one line on stderr. Leaves by `SystemExit` where
-    argparse does: after `--help` and `--version`, and for options it does not understand.
+    0 = done, 1 = `drain` or `rollup` left something, 2 = an error, said in one line on stderr. Leaves by `SystemExit`
+    where argparse does: after `--help` and `--version`, and for options it does not understand.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -86,15 +87,8 @@ def _parser() -> _Parser:
     parser.add_argument("--version", action="version", version=f"usagekit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name", title="commands")
     for add in (
-        _add_report,
-        _add_statement,
-        _add_export,
-        _add_sql,
-        _add_serve,
-        _add_status,
-        _add_drain,
-        _add_erase,
-        _add_analytics_engine,
+        *(_add_report, _add_statement, _add_export, _add_sql, _add_serve),
+        *(_add_status, _add_drain, _add_rollup, _add_purge, _add_erase, _add_analytics_engine),
     ):
         add(commands)
     return parser
@@ -245,6 +239,32 @@ def _add_drain(commands: Any) -> None:
     parser.set_defaults(command=_drain)
 
 
+def _add_rollup(commands: Any) -> None:
+    about = "bring the rollups up to date, so that questions are fast"
+    parser = commands.add_parser("rollup", help=about, description=f"{about.capitalize()}.")
+    _add_ledger(parser, "the ledger")
+    parser.add_argument("--rebuild", action="store_true", help="make them anew from all events that are still there")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=UPKEEP_SECONDS,
+        metavar="SECONDS",
+        help=f"stop, with exit code 1, after so long; the next run goes on there [{UPKEEP_SECONDS:g}]",
+    )
+    parser.set_defaults(command=_rollup)
+
+
+def _add_purge(commands: Any) -> None:
+    about = "remove old events, and give their space back"
+    parser = commands.add_parser("purge", help=about, description=f"{about.capitalize()}; rollups still count them.")
+    _add_ledger(parser, "the ledger")
+    parser.add_argument(
+        "--older-than", metavar="90d", help="remove events older than so many days [USAGEKIT_RETENTION_DAYS]"
+    )
+    parser.add_argument("--rollups-older-than", metavar="800d", help="and rollups older than so many [keep them]")
+    parser.set_defaults(command=_purge)
+
+
 def _add_erase(commands: Any) -> None:
     parser = commands.add_parser(
         "erase",
@@ -358,3 +378,15 @@ def _drain(arguments: argparse.Namespace) -> int:
     from usagekit.cli.drain import drain
 
     return drain(arguments)
+
+
+def _rollup(arguments: argparse.Namespace) -> int:
+    from usagekit.cli.upkeep import rollup
+
+    return rollup(arguments)
+
+
+def _purge(arguments: argparse.Namespace) -> int:
+    from usagekit.cli.upkeep import purge
+
+    return purge(arguments)

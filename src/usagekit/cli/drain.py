@@ -16,6 +16,7 @@ from usagekit._store.schema import is_busy, prepare
 from usagekit.cli import DONE, LEFT
 from usagekit.cli.progress import Progress
 from usagekit.cli.source import check, explained, ledger
+from usagekit.cli.upkeep import roll_up
 from usagekit.cli.wording import counted
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ def drain(arguments: argparse.Namespace) -> int:
         after = status_of(path, ())
     gained = {name: after[name] - before[name] for name in ("durable", "repeated", "corrupt")}
     print(f"imported {counted(gained['durable'], 'event')} into {path}")
+    if not after["sinks"] or after["jobs"]:  # the mere spool of some sinks needs no rollups
+        with explained(path), closing(Importer(path, journals_of(path))) as importer:
+            roll_up(importer, path, arguments.timeout)
     if gained["repeated"]:
         print(f"{counted(gained['repeated'], 'event')} had an event_id that was counted before")
     if gained["corrupt"]:

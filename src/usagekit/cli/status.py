@@ -35,10 +35,14 @@ def _show(told: dict[str, Any]) -> None:
         "ledger": told["ledger"],
         "durable": counted(told["durable"], "event"),
         "waiting": f"{counted(waiting['bytes'], 'byte')} in {counted(waiting['journals'], 'journal')}{drain}",
+        "rollups": _rollups(told),
+        "purged": _purged(told),
         "repeated": f"{counted(told['repeated'], 'event')} with an event_id that was counted before",
         "corrupt": f"{counted(told['corrupt'], 'record')} that could not be read",
         "dead letters": f"{counted(told['dead_letters'], 'event')} that a sink refused for good",
     }
+    for job, at in told["jobs"].items():
+        lines[job.replace("_", " ")] = at
     for name, text in lines.items():
         print(f"{name:<12}  {text}")
     if sinks:
@@ -50,3 +54,19 @@ def _show(told: dict[str, Any]) -> None:
                 *(Column(name, [f"{sink[name]:,}" for sink in sinks.values()], "", right=True) for name in names),
             ],
         )
+
+
+def _rollups(told: dict[str, Any]) -> str:
+    lag = told["rollups"]["lag"]
+    behind = f"{counted(lag, 'event')} behind; usagekit rollup brings them up to date" if lag else "up to date"
+    return f"being made anew, {behind}" if told["rollups"]["rebuilding"] else behind
+
+
+def _purged(told: dict[str, Any]) -> str:
+    since, rollups_since = told["complete_from"]["raw"], told["complete_from"]["rollups"]
+    parts = [counted(told["purged"], "event")]
+    if since:
+        parts.append(f"all since {since} are there")
+    if rollups_since:
+        parts.append(f"rollups since {rollups_since}")
+    return ", ".join(parts)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Protocol
 
 from usagekit.query.aggregate import Aggregate
 from usagekit.query.algebra import MEASURES
@@ -14,10 +15,22 @@ from usagekit.query.text import csv_lines, json_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from datetime import tzinfo
 
     from usagekit.query.algebra import UsageQuery
 
 __all__ = ["UsageReport", "empty_report"]
+
+
+class Measured(Protocol):
+    """What was counted of one group, such as an `Aggregate`."""
+
+    @property
+    def last_seen_us(self) -> int | None:
+        """The latest time, microseconds since 1970 UTC; None where there is no event."""
+
+    def measure(self, name: str, zone: tzinfo) -> Any:
+        """Give the value of a measure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +62,8 @@ class UsageReport:
     def build(
         cls,
         query: UsageQuery,
-        groups: Iterable[tuple[tuple[Any, ...], Aggregate]],
-        totals: Aggregate,
+        groups: Iterable[tuple[tuple[Any, ...], Measured]],
+        totals: Measured,
         *,
         source: str,
         exact: bool,
@@ -60,8 +73,8 @@ class UsageReport:
 
         Args:
             query: the question.
-            groups: for each distinct key, in any order, the values of `query.by` and what was counted. Not
-                looked at where `query.by` is empty: then the one row is the totals.
+            groups: for each distinct key, in any order, the values of `query.by` and what was counted, an
+                `Aggregate` or the like. Not looked at where `query.by` is empty: then the one row is the totals.
             totals: what was counted over all groups.
             source: as the attribute.
             exact: as the attribute.
@@ -73,8 +86,9 @@ class UsageReport:
         if query.by:
             ordered = _ordered(query, groups)
             count = len(ordered)
+            names = (*query.by, *query.measures)
             rows = [
-                dict(zip(query.by, key, strict=True)) | {name: group.measure(name, zone) for name in query.measures}
+                dict(zip(names, (*key, *[group.measure(name, zone) for name in query.measures]), strict=True))
                 for key, group in ordered[: query.limit]
             ]
         return cls(
@@ -123,17 +137,22 @@ def empty_report(query: UsageQuery) -> UsageReport:
     return UsageReport.build(query, (), Aggregate(), source="none", exact=True)
 
 
-_Group = tuple[tuple[Any, ...], Aggregate]
+_Group = tuple[tuple[Any, ...], Measured]
 
 
 def _ordered(query: UsageQuery, groups: Iterable[_Group]) -> list[_Group]:
     """Sort by key first; the sorts after it are stable, so that ties stay in key order."""
-    result = sorted(groups, key=lambda group: [_rank(n, v) for n, v in zip(query.by, group[0], strict=True)])
+    result = list(groups)
+    if "hour" in query.by or any(None in key for key, _ in result):
+        result.sort(key=lambda group: [_rank(n, v) for n, v in zip(query.by, group[0], strict=True)])
+    else:
+        result.sort(key=itemgetter(0))
     if query.order_by is not None:
         name, descending = query.order_by
         _sort(result, _sort_value(query, name), descending=descending)
         return result
-    _sort(result, _sort_value(query, "events"), descending=True)
+    zone = query.zone
+    result.sort(key=lambda group: group[1].measure("events", zone), reverse=True)
     for name in reversed([name for name in query.by if name in BUCKETS]):
         _sort(result, _sort_value(query, name), descending=False)
     return result

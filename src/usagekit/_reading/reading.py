@@ -1,0 +1,478 @@
+"""Answering one question over one connection."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from usagekit._reading.sections import Piece, Planner, Section, sections, stretched
+from usagekit._reading.sources import (
+    NO_EXTRAS,
+    RAW_DURATIONS,
+    RAW_EXTREMES,
+    RAW_KEYS,
+    RAW_PIECES,
+    RAW_TAIL,
+    RAW_TIME,
+    SOURCES,
+    TAIL_BLOCKS,
+    WITH_EXTRAS,
+    chain_for,
+    raw_value,
+)
+from usagekit._store import histograms
+from usagekit._store.exact import SAFE_BOUND
+from usagekit._store.tiers import DAY_US, HOUR_US, WEEK_US, Tier
+from usagekit._store.tombstones import ERASED_BELOW
+from usagekit.query.algebra import BUCKETS, DIMENSIONS
+from usagekit.query.periods import intersected, merged, offset_changes
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterable, Sequence
+
+    from usagekit.query import UsageQuery
+
+Key = tuple[Any, ...]
+Sums = dict[Key, list[Any]]
+Weights = dict[Key, dict[int, int]]
+
+LATENCY_HOURS = Tier("latency_hours", "hour", HOUR_US, 0, (), ("hour",), (), extremes=True)
+
+RAW_ENOUGH = 4096  # events in the windows that are as fast to read as rollups
+_EVER_US = 2**62
+_MANY_DAYS = 400
+_NAME_TABLES = {"user": "users", "org": "orgs"}
+
+
+class _State(NamedTuple):
+    """What the ledger says of itself, at the moment of the question."""
+
+    frontier: int  # the last event that rollups hold
+    last_seq: int
+    usable_us: int  # cells that begin here or later are being made anew
+    raw_from_us: int
+    rollups_from_us: int
+    exact: bool  # sums may go beyond 64 bits
+    first_us: int  # of what is up to the frontier
+    last_us: int
+    has_extras: bool
+    erased: tuple[int, ...]  # users whose names are gone
+
+    @classmethod
+    def of(cls, connection: sqlite3.Connection) -> _State:
+        execute = connection.execute
+        counters = dict(execute("SELECT name, value FROM counters"))
+        first_us, last_us = execute("SELECT min(first_us), max(last_us) FROM spans").fetchone()
+        return cls(
+            frontier=max(counters["rolled_seq"], counters["rebuild_seq"]),
+            last_seq=counters["next_seq"] - 1,
+            usable_us=counters["rebuild_from_us"] if counters["rebuild_state"] else _EVER_US,
+            raw_from_us=counters["raw_from_us"],
+            rollups_from_us=counters["rollups_from_us"],
+            exact=counters["rolled_bound"] >= SAFE_BOUND,
+            first_us=first_us or 0,
+            last_us=-1 if last_us is None else last_us,
+            has_extras=bool(execute("SELECT max(id) > 0 FROM extras").fetchone()[0]),
+            erased=tuple(row[0] for row in execute("SELECT id FROM users WHERE name > '' AND name < " + ERASED_BELOW)),
+        )
+
+
+class Reading:
+    """Adds up what one question needs, from rollups and raw rows; lives within one read transaction.
+
+    Args:
+        connection: open, with the functions of `exact` and `bucket_of`; temporary tables are made in it.
+        query: the question.
+        raw_enough: read raw rows alone where no more than that many lie in the windows.
+
+    Attributes:
+        used: the tiers that were read.
+        complete_from_us: what is earlier may be missing from the answer; None = nothing is.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, query: UsageQuery, *, raw_enough: int = RAW_ENOUGH) -> None:
+        self._connection = connection
+        self._query = query
+        self._state = _State.of(connection)
+        self._own = tuple(name for name in (*query.by, *query.where) if name not in DIMENSIONS and name not in BUCKETS)
+        self._windows = [
+            (0 if start is None else start, _EVER_US if end is None else end) for start, end in query.windows_us
+        ]
+        self._rolled = self._rolled_windows()
+        self._few = self._state.raw_from_us <= self._earliest() and self._count(raw_enough) <= raw_enough
+        self._extra = WITH_EXTRAS if self._state.has_extras else NO_EXTRAS
+        self._allowed = {name: self._ids(name, values) for name, values in query.where.items()}
+        self.used: dict[str, None] = {}
+        self.complete_from_us: int | None = None
+
+    @property
+    def condition(self) -> tuple[str, dict[str, Any]]:
+        """What a raw row must fulfil, as SQL on blocks `b`, events `e` and dictionaries, and the values bound in it."""
+        values: dict[str, Any] = {}
+        conditions = ["0"]
+        if self._windows:
+            values |= {"first": self._windows[0][0], "behind": self._windows[-1][1]}
+            conditions = [
+                f"b.last_us >= :first AND b.first_us < :behind AND {RAW_TIME} >= :first AND {RAW_TIME} < :behind"
+            ]
+        if len(self._windows) > 1:
+            values["windows"] = json.dumps(self._windows)
+            conditions.append(
+                f"EXISTS (SELECT 1 FROM json_each(:windows) i WHERE {RAW_TIME} >= json_extract(i.value, '$[0]')"
+                f" AND {RAW_TIME} < json_extract(i.value, '$[1]'))"
+            )
+        conditions += [self._filter(self._raw_key(name, values), name, values) for name in self._query.where]
+        return " AND ".join(conditions), values
+
+    # Time.
+
+    def _rolled_windows(self) -> list[tuple[int, int]]:
+        """Give the windows as far as there are events up to the frontier."""
+        state = self._state
+        return intersected(self._windows, [(state.first_us, state.last_us + 1)])
+
+    def _earliest(self) -> int:
+        return self._rolled[0][0] if self._rolled else _EVER_US
+
+    def _count(self, enough: int) -> int:
+        """Give how many events up to the frontier lie in blocks that the windows touch; above `enough` roughly."""
+        if not self._rolled or not enough:
+            return _EVER_US if self._rolled else 0
+        lo, hi = self._rolled[0][0], self._rolled[-1][1]
+        spans = self._connection.execute(
+            "SELECT span FROM spans WHERE last_us >= ? AND first_us < ? LIMIT 3", (lo, hi)
+        ).fetchall()
+        if len(spans) > 2:
+            return _EVER_US
+        count: int = self._connection.execute(
+            "SELECT count(*) * 256 FROM json_each(?) i CROSS JOIN blocks b"
+            " ON b.block BETWEEN i.value << 6 AND ((i.value + 1) << 6) - 1 AND b.last_us >= ? AND b.first_us < ?",
+            (json.dumps([row[0] for row in spans]), lo, hi),
+        ).fetchone()[0]
+        return count
+
+    def _planned(self, chain: Sequence[Tier], buckets: Sequence[str], *, subtract: bool) -> list[Piece]:
+        """Give what to read of the rollups, and of the raw rows up to the frontier."""
+        state = self._state
+        if not self._rolled:
+            return []
+        if not chain:
+            return [Piece(None, start, end, 1, ()) for start, end in self._rolled]
+        before = intersected(self._rolled, [(0, state.usable_us)])
+        after = intersected(self._rolled, [(state.usable_us, _EVER_US)])
+        planned = [Piece(None, start, end, 1, ()) for start, end in after]
+        if before:
+            if buckets and before[-1][1] - before[0][0] > _MANY_DAYS * DAY_US:
+                before = intersected(before, self._days_with_events())
+            found = stretched(sections(buckets, self._query.tz, before), state.first_us, state.last_us)
+            if state.usable_us < _EVER_US and found and found[-1].end_us > state.usable_us:
+                found[-1] = found[-1]._replace(end_us=state.usable_us)
+            planned += self._cells(found, chain, subtract=subtract)
+        return planned
+
+    def _cells(self, found: list[Section], chain: Sequence[Tier], *, subtract: bool) -> list[Piece]:
+        state = self._state
+        planners = {
+            allowed: Planner(chain, state.first_us, state.last_us, subtract=allowed) for allowed in {False, subtract}
+        }
+        planned: list[Piece] = []
+        for section in found:
+            # What is outside a cell cannot be taken away where its raw rows are gone.
+            allowed = subtract and (not state.raw_from_us or section.start_us >= state.raw_from_us + WEEK_US)
+            planned += planners[allowed].pieces(section)
+        return planned
+
+    def _days_with_events(self) -> list[tuple[int, int]]:
+        days = self._connection.execute("SELECT DISTINCT quarter / 96 FROM quarters ORDER BY 1")
+        return merged((day * DAY_US, (day + 1) * DAY_US) for (day,) in days)
+
+    def _note(self, piece: Piece) -> None:
+        tier = piece.tier
+        start, end, since = piece.start, piece.end, self._state.raw_from_us
+        if tier is not None:
+            self.used[tier.name] = None
+            start, end = (number * tier.cell_us + tier.origin_us for number in (start, end))
+            since = self._state.rollups_from_us
+        if since > max(0, start):
+            self.complete_from_us = max(self.complete_from_us or 0, min(end, since))
+
+    # Sums.
+
+    def sums(self, by: tuple[str, ...], columns: Sequence[str], extremes: Sequence[str] = ()) -> Sums:
+        """Give for each key of `by` the sums of `columns` (of `WIDE`, `events` first), then the `extremes`.
+
+        Groups without events are left out.
+        """
+        dimensions = {name for name in (*by, *self._query.where) if name not in BUCKETS}
+        chain = () if self._few else chain_for(dimensions, self._own, columns, extremes=bool(extremes))
+        buckets = [name for name in by if name in BUCKETS]
+        groups: Sums = {}
+        add = _adder(groups, len(by), len(columns))
+        planned = self._planned(chain, buckets, subtract=not extremes)
+        for tier, some in _by_tier(planned):
+            self._load(some)
+            for piece in some:
+                self._note(piece)
+            if tier is None:
+                add(self._raw_sums(RAW_PIECES, "1", by, columns, extremes, signed=any(p.sign < 0 for p in some)))
+            else:
+                cells = self._tier_sums(tier, some, by, columns, extremes)
+                add(_with_integers(cells, len(by)) if self._state.exact else cells)
+        if self._state.last_seq > self._state.frontier:
+            self._load_tail()
+            add(self._raw_sums(RAW_TAIL, TAIL_BLOCKS, by, columns, extremes, signed=False))
+        if any(not values[0] for values in groups.values()):
+            return {key: values for key, values in groups.items() if values[0]}
+        return groups
+
+    def _tier_sums(
+        self, tier: Tier, planned: list[Piece], by: tuple[str, ...], columns: Sequence[str], extremes: Sequence[str]
+    ) -> Iterable[tuple[Any, ...]]:
+        source = SOURCES[tier]
+        values: dict[str, Any] = {}
+        keys = self._tier_keys(tier, by, values)
+        signed = any(piece.sign < 0 for piece in planned)
+        sign = "w.sign" if signed else "1"
+        if self._state.exact:
+            sums = [f"exact_sum(t.{name}, {sign})" for name in columns]
+        else:
+            sums = [f"sum(t.{name} * w.sign)" if signed else f"sum(t.{name})" for name in columns]
+        sums += [
+            "max(t.latency_max)" if name == "latency_max" else f"max(t.last + t.{tier.clock} * {tier.cell_us})"
+            for name in extremes
+        ]
+        where = [self._filter(expression, name, values) for name, expression in self._tier_filters(tier, values)]
+        group = list(dict.fromkeys(keys))
+        if any(name in source.head for name in by):
+            group = ["d.id", *(key for name, key in zip(by, keys, strict=True) if name not in source.head)]
+        sql = f"SELECT {', '.join([*keys, *sums])} {self._joined(tier, by)} WHERE {' AND '.join(['1', *where])}"
+        if group:
+            sql += f" GROUP BY {', '.join(group)}"
+        return self._connection.execute(sql, values)
+
+    def _joined(self, tier: Tier, by: Iterable[str]) -> str:
+        source = SOURCES[tier]
+        asked = {source.keys[self._known(name)] for name in (*by, *self._query.where) if name not in BUCKETS}
+        joins = [join for prefix, join in source.joins.items() if any(prefix in expression for expression in asked)]
+        return source.rows + "".join(joins)
+
+    def _known(self, name: str) -> str | None:
+        return None if name in self._own else name
+
+    def _tier_keys(self, tier: Tier, by: Iterable[str], values: dict[str, Any]) -> list[str]:
+        keys, buckets = [], 0
+        for name in by:
+            if name in BUCKETS:
+                keys.append(f"w.k{buckets}")
+                buckets += 1
+            else:
+                keys.append(self._tier_key(tier, name, values))
+        return keys
+
+    def _tier_key(self, tier: Tier, name: str, values: dict[str, Any]) -> str:
+        expression = SOURCES[tier].keys[self._known(name)]
+        return _attribute(expression, name, values) if name in self._own else expression
+
+    def _tier_filters(self, tier: Tier, values: dict[str, Any]) -> Iterable[tuple[str, str]]:
+        for name in self._query.where:
+            yield name, self._tier_key(tier, name, values)
+
+    def _raw_sums(
+        self,
+        rows: str,
+        condition: str,
+        by: tuple[str, ...],
+        columns: Sequence[str],
+        extremes: Sequence[str],
+        *,
+        signed: bool,
+    ) -> list[tuple[Any, ...]]:
+        largest = [RAW_EXTREMES[name] for name in extremes]
+        weight = f"({self._extra.weight} * w.sign)" if signed else self._extra.weight
+        plain = [f"sum({raw_value(name, self._extra)} * {weight})" for name in columns]
+        try:
+            found = self._raw_rows(rows, condition, by, [*plain, *largest])
+            if not any(type(value) is float for row in found for value in row[len(by) :]):
+                return found
+        except self._connection.OperationalError as error:
+            if "integer overflow" not in str(error):
+                raise
+        # A product or a sum went beyond 64 bits. Slower, and without that limit.
+        exact = [f"exact_sum({raw_value(name, self._extra)}, {weight})" for name in columns]
+        return list(_with_integers(self._raw_rows(rows, condition, by, [*exact, *largest]), len(by)))
+
+    def _raw_rows(
+        self, rows: str, condition: str, by: Iterable[str], columns: Sequence[str], first: int = 0
+    ) -> list[tuple[Any, ...]]:
+        """Give the groups of raw rows; the `first` columns are grouped by, too."""
+        values: dict[str, Any] = {"frontier": self._state.frontier}
+        buckets = [name for name in by if name in BUCKETS]
+        # What is taken away from a section lies outside of its buckets.
+        keys = [
+            f"coalesce(w.k{buckets.index(name)}, {self._raw_bucket(name)})"
+            if name in BUCKETS
+            else self._raw_key(name, values)
+            for name in by
+        ]
+        where = [self._filter(self._raw_key(name, values), name, values) for name in self._query.where]
+        grouped = [str(n + 1) for n in range(len(keys) + first)]
+        sql = (
+            f"SELECT {', '.join([*keys, *columns])} {rows} {self._extra.join}"
+            f" WHERE {' AND '.join([condition, *where])}{' GROUP BY ' * bool(grouped)}{', '.join(grouped)}"
+        )
+        return self._connection.execute(sql, values).fetchall()
+
+    def _raw_key(self, name: str, values: dict[str, Any]) -> str:
+        if name in self._own:
+            return _attribute("x.attributes", name, values) if self._state.has_extras else "''"
+        return RAW_KEYS[name]
+
+    def _raw_bucket(self, name: str) -> str:
+        local = f"({RAW_TIME} + {self._offset()} * 1000000)"
+        # Times are never before 1970; one day more keeps divisions of local times from rounding towards zero.
+        day = f"(({local} + {DAY_US}) / {DAY_US} - 1)"
+        if name == "hour":
+            return f"(({local} + {DAY_US}) / {HOUR_US} - 24) * 200000 + ({self._offset()} + 100000)"
+        if name == "day":
+            return day
+        if name == "week":
+            return f"({day} + 3) / 7"
+        return f"strftime('%Y', {day} * 86400, 'unixepoch') * 12 + strftime('%m', {day} * 86400, 'unixepoch')"
+
+    def _offset(self) -> str:
+        first_us, last_us = self._connection.execute("SELECT min(first_us), max(last_us) FROM blocks").fetchone()
+        if first_us is None or not self._windows:
+            return "0"
+        # Only where both data and question are: a wrong clock may have left events in a far future.
+        start = max(first_us, self._windows[0][0])
+        end = min(last_us + 1, self._windows[-1][1])
+        changes = offset_changes(self._query.tz, start, max(start, end))
+        if len(changes) == 1:
+            return str(changes[0][1])
+        cases = " ".join(f"WHEN {RAW_TIME} < {after} THEN {offset}" for (_, offset), (after, _) in pairwise(changes))
+        return f"CASE {cases} ELSE {changes[-1][1]} END"
+
+    # Histograms.
+
+    def weights(self, by: tuple[str, ...], which: str) -> Weights:
+        """Give for each key of `by` the weight of each log-bucket of `"latency"` or `"first_token"`."""
+        dimensions = {name for name in (*by, *self._query.where) if name not in BUCKETS}
+        chain = () if self._few or dimensions else (LATENCY_HOURS,)
+        groups: Weights = {}
+        planned = self._planned(chain, by, subtract=False)
+        for tier, some in _by_tier(planned):
+            self._load(some)
+            for piece in some:
+                self._note(piece)
+            if tier is None:
+                self._add_raw_weights(groups, RAW_PIECES, "1", by, which)
+                continue
+            keys = "".join(f"w.k{n}, " for n in range(len(by)))
+            sql = f"SELECT {keys}t.{which} FROM temp.pieces w CROSS JOIN latency_hours t ON t.hour >= w.lo"
+            for *key, blob in self._connection.execute(f"{sql} AND t.hour < w.hi"):
+                histograms.add_packed(groups.setdefault(tuple(key), {}), (blob,))
+        if self._state.last_seq > self._state.frontier:
+            self._load_tail()
+            self._add_raw_weights(groups, RAW_TAIL, TAIL_BLOCKS, by, which)
+        return groups
+
+    def _add_raw_weights(self, groups: Weights, rows: str, condition: str, by: tuple[str, ...], which: str) -> None:
+        value = RAW_DURATIONS[which]
+        weight = f"exact_sum(1, {self._extra.weight})" if self._state.has_extras else "count(*)"
+        columns = [f"bucket_of(max({value}, 0))", weight]
+        for *key, number, count in self._raw_rows(rows, f"{condition} AND {value} IS NOT NULL", by, columns, first=1):
+            weights = groups.setdefault(tuple(key), {})
+            weights[number] = weights.get(number, 0) + int(count)
+
+    # Names.
+
+    @property
+    def nobody(self) -> frozenset[int]:
+        """The ids of users that are nobody: the unknown one, and those that were erased."""
+        return frozenset((0, *self._state.erased))
+
+    def label_of(self, name: str) -> Callable[[Iterable[int]], dict[int, str]]:
+        """Give what turns ids of users or orgs into names."""
+        table = _NAME_TABLES[name]
+
+        def names(ids: Iterable[int]) -> dict[int, str]:
+            listed = json.dumps(list(ids))
+            sql = f"SELECT id, name FROM {table} WHERE id IN (SELECT value FROM json_each(?))"
+            found = self._connection.execute(sql, (listed,))
+            return {number: "" if text[:1] == "\0" else text for number, text in found}
+
+        return names
+
+    def _ids(self, name: str, values: Iterable[Any]) -> list[Any]:
+        """Give what a filter allows, users and orgs as ids."""
+        allowed = list(values)
+        if name not in _NAME_TABLES:
+            return allowed
+        sql = f"SELECT id FROM {_NAME_TABLES[name]} WHERE name IN (SELECT value FROM json_each(?))"
+        ids = [row[0] for row in self._connection.execute(sql, (json.dumps(allowed),))]
+        return [*ids, *(self._state.erased if name == "user" and "" in allowed else ())]
+
+    def _filter(self, expression: str, name: str, values: dict[str, Any]) -> str:
+        # One parameter however many values: SQLite looks named ones up one by one.
+        listed = f"allowed_{name}"
+        values[listed] = json.dumps(self._allowed[name])
+        return f"{expression} IN (SELECT value FROM json_each(:{listed}))"
+
+    # Pieces.
+
+    def _load(self, planned: Iterable[Piece]) -> None:
+        self._connection.execute("DROP TABLE IF EXISTS temp.pieces")
+        self._connection.execute("CREATE TEMP TABLE pieces (lo, hi, sign, k0, k1, k2, k3)")
+        self._connection.executemany(
+            "INSERT INTO temp.pieces VALUES (?,?,?,?,?,?,?)",
+            [
+                (piece.start, piece.end, piece.sign, *piece.buckets, *(None,) * (4 - len(piece.buckets)))
+                for piece in planned
+            ],
+        )
+
+    def _load_tail(self) -> None:
+        self._load(Piece(None, start, end, 1, ()) for start, end in self._windows)
+
+
+def _by_tier(planned: Iterable[Piece]) -> Iterable[tuple[Tier | None, list[Piece]]]:
+    found: dict[Tier | None, list[Piece]] = {}
+    for piece in planned:
+        found.setdefault(piece.tier, []).append(piece)
+    return found.items()
+
+
+def _attribute(expression: str, name: str, values: dict[str, Any]) -> str:
+    values[f"path_{name}"] = f'$."{name}"'
+    return f"coalesce(json_extract({expression}, :path_{name}), '')"
+
+
+def _adder(groups: Sums, keys: int, sums: int) -> Callable[[Iterable[tuple[Any, ...]]], None]:
+    """Give what adds rows to `groups`: `keys`, then `sums` that add up, then extremes."""
+
+    def add(rows: Iterable[tuple[Any, ...]]) -> None:
+        for row in rows:
+            if row[keys] is None:
+                continue  # without a single row there is no group, whatever SQL says
+            key = row[:keys]
+            values = list(row[keys:])
+            known = groups.get(key)
+            if known is None:
+                groups[key] = values
+                continue
+            for n in range(sums):
+                known[n] += values[n]
+            for n in range(sums, len(values)):
+                if known[n] is None or (values[n] is not None and values[n] > known[n]):
+                    known[n] = values[n]
+
+    return add
+
+
+def _with_integers(rows: Iterable[tuple[Any, ...]], keys: int) -> Iterable[tuple[Any, ...]]:
+    """Turn sums that are text, since they go beyond 64 bits, into integers."""
+    for row in rows:
+        sums = (int(value) if type(value) is str else value for value in row[keys:])
+        yield (*row[:keys], *sums)

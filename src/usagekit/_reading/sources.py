@@ -1,0 +1,201 @@
+"""What rows and cells are read from, as SQL: how to reach them, what they can be grouped by, what they add up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from usagekit._store.schema import BLOCK_SHIFT
+from usagekit._store.tiers import (
+    ATTRIBUTE_DAYS,
+    DAY_ORGS,
+    MEMBER_DAYS,
+    MEMBER_WEEKS,
+    ORG_DAYS,
+    ORG_HOURS,
+    QUARTERS,
+    SHAPE_DAYS,
+    SPAN_SHIFT,
+    WIDE,
+    Tier,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SHAPE_KEYS = {
+    "kind": "s.kind",
+    "event": "s.event",
+    "route": "s.route",
+    "status": "s.status",
+    "status_class": "CASE WHEN s.status = 0 THEN 'none' ELSE (s.status / 100) || 'xx' END",
+    "provider": "s.provider",
+    "model": "s.model",
+    "cost_source": "s.cost_source",
+    "aborted": "s.aborted",
+}
+
+RAW_KEYS = {**SHAPE_KEYS, "user": "p.user", "org": "p.org"}
+"""Grouping expressions. Users and orgs are grouped by their ids and named afterwards."""
+
+RAW_TIME = "(b.base_us + e.offset_us)"
+
+_EVENTS_OF_BLOCK = f"e.seq >= b.block << {BLOCK_SHIFT} AND e.seq < (b.block + 1) << {BLOCK_SHIFT}"
+
+# Every event of some pieces that is in the rollups, too: spans come first and blocks second, so that only those blocks
+# are read that the pieces touch.
+RAW_PIECES = f"""
+FROM temp.pieces w
+CROSS JOIN spans i ON i.last_us >= w.lo AND i.first_us < w.hi
+CROSS JOIN blocks b ON b.block BETWEEN i.span << {SPAN_SHIFT} AND ((i.span + 1) << {SPAN_SHIFT}) - 1
+    AND b.last_us >= w.lo AND b.first_us < w.hi
+CROSS JOIN events e ON {_EVENTS_OF_BLOCK} AND {RAW_TIME} >= w.lo AND {RAW_TIME} < w.hi AND +e.seq <= :frontier
+JOIN shapes s ON s.id = e.shape
+JOIN subjects p ON p.id = e.subject
+"""
+
+# And those that the rollups have not reached.
+RAW_TAIL = f"""
+FROM blocks b
+CROSS JOIN temp.pieces w ON b.last_us >= w.lo AND b.first_us < w.hi
+CROSS JOIN events e ON {_EVENTS_OF_BLOCK} AND {RAW_TIME} >= w.lo AND {RAW_TIME} < w.hi AND +e.seq > :frontier
+JOIN shapes s ON s.id = e.shape
+JOIN subjects p ON p.id = e.subject
+"""
+TAIL_BLOCKS = f"b.block >= :frontier >> {BLOCK_SHIFT}"
+
+EXTRAS = "JOIN extras x ON x.id = p.extra\n"
+
+_CALL = "s.kind = 'llm'"
+
+
+class Extra(NamedTuple):
+    """What the extras say about a raw row, as SQL; constants where the ledger has no extras at all."""
+
+    join: str
+    weight: str
+    quantity: str
+    other_output: str
+
+
+NO_EXTRAS = Extra("", "1", "1000000", "0")
+WITH_EXTRAS = Extra(EXTRAS, "x.weight", "x.quantity", "x.other_output")
+
+
+def raw_value(column: str, extra: Extra) -> str:
+    """Give what one raw row adds to a column of `WIDE`, before its weight."""
+    return {
+        "events": "1",
+        "failed": "(s.status >= 400)",
+        "other": "(s.status = 0)",
+        "input": "e.input",
+        "output": f"CASE WHEN {_CALL} THEN e.output ELSE {extra.other_output} END",
+        "cost": "coalesce(e.cost_nano, 0)",
+        "costed": "(e.cost_nano IS NOT NULL)",
+        "cache_read": "e.cache_read",
+        "cache_write": "e.cache_write",
+        "reasoning": "e.reasoning",
+        "unpriced": "(s.cost_source = 'unpriced')",
+        "bytes": f"CASE WHEN {_CALL} THEN {extra.other_output} ELSE e.output END",
+        "quantity": f"({extra.quantity} - 1000000)",
+        "latency": "coalesce(e.latency_us, 0)",
+        "unmeasured": "(e.latency_us IS NULL)",
+    }[column]
+
+
+RAW_EXTREMES = {"latency_max": "max(e.latency_us)", "last": f"max({RAW_TIME})"}
+RAW_DURATIONS = {"latency": "e.latency_us", "first_token": "coalesce(e.latency_us, 0) - e.tail_us"}
+
+
+class TierSource(NamedTuple):
+    """How a tier is read.
+
+    Attributes:
+        rows: FROM and the joins that are always needed; pieces as `w`, cells as `t`.
+        joins: further ones, by the prefix of the expressions that need them.
+        keys: grouping expressions by dimension; `None` for the app's own.
+        head: dimensions that `d` lists in order, so that grouping by its id needs no sorting.
+    """
+
+    rows: str
+    joins: dict[str, str]
+    keys: dict[str | None, str]
+    head: tuple[str, ...] = ()
+
+
+def _cells(tier: Tier, *also: str) -> str:
+    return " AND ".join([*also, f"t.{tier.clock} >= w.lo", f"t.{tier.clock} < w.hi"])
+
+
+_TYPE_KEYS: dict[str | None, str] = {"kind": "y.kind", "event": "y.event"}
+_TYPE = {"y.": "JOIN types y ON y.id = t.type\n"}
+_SHAPE_KEYS: dict[str | None, str] = dict(SHAPE_KEYS.items())
+_WHOLE = "FROM temp.pieces w CROSS JOIN {name} t ON {cells}\n"
+_MEMBERS = "FROM members d CROSS JOIN temp.pieces w CROSS JOIN {name} t ON {cells}\n"
+_ORGS = "FROM orgs d CROSS JOIN temp.pieces w CROSS JOIN {name} t ON {cells}\n"
+
+SOURCES: dict[Tier, TierSource] = {
+    QUARTERS: TierSource(_WHOLE.format(name="quarters", cells=_cells(QUARTERS)), _TYPE, _TYPE_KEYS),
+    SHAPE_DAYS: TierSource(
+        _WHOLE.format(name="shape_days", cells=_cells(SHAPE_DAYS)),
+        {"s.": "JOIN shapes s ON s.id = t.shape\n"},
+        _SHAPE_KEYS,
+    ),
+    MEMBER_DAYS: TierSource(
+        _MEMBERS.format(name="member_days", cells=_cells(MEMBER_DAYS, "t.member = d.id")),
+        _TYPE,
+        {**_TYPE_KEYS, "user": "d.user", "org": "d.org"},
+        ("user", "org"),
+    ),
+    MEMBER_WEEKS: TierSource(
+        _MEMBERS.format(name="member_weeks", cells=_cells(MEMBER_WEEKS, "t.member = d.id")),
+        {},
+        {"user": "d.user", "org": "d.org"},
+        ("user", "org"),
+    ),
+    ORG_DAYS: TierSource(
+        _ORGS.format(name="org_days", cells=_cells(ORG_DAYS, "t.org = d.id")),
+        _TYPE,
+        {**_TYPE_KEYS, "org": "d.id"},
+        ("org",),
+    ),
+    DAY_ORGS: TierSource(_WHOLE.format(name="day_orgs", cells=_cells(DAY_ORGS)), {}, {"org": "t.org"}),
+    ORG_HOURS: TierSource(_WHOLE.format(name="org_hours", cells=_cells(ORG_HOURS)), {}, {"org": "t.org"}),
+    ATTRIBUTE_DAYS: TierSource(
+        _WHOLE.format(name="attribute_days", cells=_cells(ATTRIBUTE_DAYS)),
+        {**_TYPE, "a.": "JOIN attribute_sets a ON a.id = t.attributes\n"},
+        {**_TYPE_KEYS, None: "a.attributes"},
+    ),
+}
+
+CHAINS: tuple[tuple[Tier, ...], ...] = (
+    (QUARTERS,),
+    (SHAPE_DAYS,),
+    (DAY_ORGS, ORG_HOURS),
+    (ORG_DAYS,),
+    (ATTRIBUTE_DAYS,),
+    (MEMBER_WEEKS, MEMBER_DAYS),
+    (MEMBER_DAYS,),
+)
+"""What may answer a question, smallest first: whole cells of the first tier, the edges from those behind it."""
+
+
+def chain_for(
+    dimensions: Iterable[str], own: Iterable[str], columns: Iterable[str], *, extremes: bool
+) -> tuple[Tier, ...]:
+    """Give the smallest chain that knows all of this; `()` where only raw rows do.
+
+    `own` are those of `dimensions` that the app declared.
+    """
+    asked = {None if name in set(own) else name for name in dimensions}
+    wanted = set(columns) & set(WIDE)
+    for chain in CHAINS:
+        if all(_knows(tier, asked, wanted, extremes=extremes) for tier in chain):
+            return chain
+    return ()
+
+
+def _knows(tier: Tier, asked: set[str | None], wanted: set[str], *, extremes: bool) -> bool:
+    if not asked <= SOURCES[tier].keys.keys() or not wanted <= set(tier.columns):
+        return False
+    # A change of an event's price moves it to another shape, and leaves the extremes of the first one.
+    return not extremes or (tier.extremes and "cost_source" not in asked)

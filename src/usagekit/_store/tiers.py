@@ -1,0 +1,97 @@
+"""The rollups' tables: which there are, what they hold, and how their cells cover time.
+
+A *tier* is one small pre-aggregated table. Each of its rows is a *cell*: what some events of one stretch of time, a
+whole number of quarter-hours of UTC, add up to. Every offset a zone has today is whole quarter-hours, so the finer
+tiers cut anywhere a calendar does. There are several narrow tiers instead of one wide one, since a table with all
+dimensions in its key would have hardly fewer rows than there are events.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+QUARTER_US = 900_000_000
+HOUR_US = 4 * QUARTER_US
+DAY_US = 24 * HOUR_US
+WEEK_US = 7 * DAY_US
+WEEK_ORIGIN_US = -3 * DAY_US  # 1970-01-01 was a Thursday; weeks begin on Mondays
+
+CORE = ("events", "failed", "input", "output", "cost", "costed")
+"""Columns that even the narrowest tiers have; all are weighted sums, `cost` in nano-dollars.
+
+`costed` counts the events whose cost is known: a sum of 0 may be "free" or "nothing is known".
+"""
+
+WIDE = (
+    *CORE,
+    "other",  # events whose status is neither success nor failure
+    "cache_read",
+    "cache_write",
+    "reasoning",
+    "unpriced",
+    "bytes",
+    "quantity",  # millionths, less one unit for each event: mostly 0, which takes no room
+    "latency",  # microseconds
+    "unmeasured",  # events without a latency
+)
+"""All columns that add up."""
+
+BILLED = tuple(name for name in WIDE if name not in {"latency", "unmeasured"})
+"""What bills and limits are about: for the tier that has most rows."""
+
+EXTREMES = ("latency_max", "last")
+"""Largest latency in microseconds, or NULL; latest event, in microseconds from the cell's begin."""
+
+
+class Tier(NamedTuple):
+    """One table.
+
+    Attributes:
+        name: of the table; what `report.source` says.
+        clock: the column that says which cell: whole numbers of `cell_us` since `origin_us`.
+        key: the other columns of the key, by what they refer to.
+        order: the primary key.
+        columns: those of `WIDE` it has.
+        extremes: whether it has `EXTREMES`.
+    """
+
+    name: str
+    clock: str
+    cell_us: int
+    origin_us: int
+    key: tuple[str, ...]
+    order: tuple[str, ...]
+    columns: tuple[str, ...]
+    extremes: bool
+
+    def ddl(self) -> str:
+        """Give the statement that creates it."""
+        numbers = "".join(f", {name} ANY NOT NULL" for name in self.columns)
+        extremes = "".join(f", {name} INTEGER" for name in EXTREMES if self.extremes)
+        keys = ", ".join(f"{name} INTEGER NOT NULL" for name in self.order)
+        return f"CREATE TABLE {self.name} ({keys}{numbers}{extremes}, PRIMARY KEY ({', '.join(self.order)})) {_OPTIONS}"
+
+
+_OPTIONS = "STRICT, WITHOUT ROWID"
+
+
+def _tier(
+    name: str, clock: str, cell_us: int, order: tuple[str, ...], columns: tuple[str, ...], *, extremes: bool
+) -> Tier:
+    key = tuple(column for column in order if column != clock)
+    return Tier(name, clock, cell_us, WEEK_ORIGIN_US if clock == "week" else 0, key, order, columns, extremes)
+
+
+QUARTERS = _tier("quarters", "quarter", QUARTER_US, ("quarter", "type"), WIDE, extremes=True)
+SHAPE_DAYS = _tier("shape_days", "day", DAY_US, ("day", "shape"), WIDE, extremes=True)
+MEMBER_DAYS = _tier("member_days", "day", DAY_US, ("member", "day", "type"), BILLED, extremes=False)
+MEMBER_WEEKS = _tier("member_weeks", "week", WEEK_US, ("member", "week"), CORE, extremes=False)
+ORG_DAYS = _tier("org_days", "day", DAY_US, ("org", "day", "type"), WIDE, extremes=True)
+DAY_ORGS = _tier("day_orgs", "day", DAY_US, ("day", "org"), CORE, extremes=False)
+ORG_HOURS = _tier("org_hours", "hour", HOUR_US, ("hour", "org"), CORE, extremes=False)
+ATTRIBUTE_DAYS = _tier("attribute_days", "day", DAY_US, ("day", "attributes", "type"), WIDE, extremes=True)
+
+TIERS = (QUARTERS, SHAPE_DAYS, MEMBER_DAYS, MEMBER_WEEKS, ORG_DAYS, DAY_ORGS, ORG_HOURS, ATTRIBUTE_DAYS)
+"""Those of sums; `latency_hours` is another kind."""
+
+SPAN_SHIFT = 6  # blocks per row of `spans`: 64
