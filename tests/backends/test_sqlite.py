@@ -98,9 +98,8 @@ def test_gives_the_events_that_an_answer_counts(happened: list[UsageEvent], aske
             if question.limit is None:
                 assert _comparable(everything.read(question)) == _comparable(ledger.read(question))
             assert len(chosen) <= (question.limit or len(happened))
-            recorded_ones = [replace(event, id="") for event in happened]
-            places = [recorded_ones.index(replace(event, id="")) for event in chosen]
-            assert places == sorted(places)
+            recorded_ones = iter([replace(event, id="") for event in happened])
+            assert all(replace(event, id="") in recorded_ones for event in chosen)  # each search goes on from the last
 
 
 def test_events_are_given_page_by_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +123,7 @@ def test_events_are_given_page_by_page(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_read_that_takes_too_long_is_interrupted(tmp_path: Path) -> None:
     """In the middle of SQLite's work; here it would never end. Nobody else is disturbed."""
-    backend = recorded(tmp_path / "usage.db", [])
+    backend = recorded(tmp_path / "usage.db", [UsageEvent(event="tick")])
     with closing(sqlite3.connect(tmp_path / "usage.db")) as connection:
         connection.execute("ALTER TABLE blocks RENAME TO finite")
         connection.execute(
@@ -139,7 +138,7 @@ def test_a_read_that_takes_too_long_is_interrupted(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "usage.db")) as connection:
         connection.execute("DROP VIEW blocks")
         connection.execute("ALTER TABLE finite RENAME TO blocks")
-    assert usage(backend, measures="events", timeout=60).totals == {"events": 0}
+    assert usage(backend, measures="events", timeout=60).totals == {"events": 1}
 
 
 def test_reading_cannot_write(tmp_path: Path) -> None:
