@@ -529,6 +529,56 @@ def test_statement_needs_one_customer_and_a_month(ledger: Path, run: Any) -> Non
     assert nobody[1].startswith("No events matched.\norg nobody, 2020-11: 2020-11-01 00:00:00 +0000 to ")
 
 
+# rollup and purge
+
+
+def test_rollup_brings_up_to_date_and_makes_anew(ledger: Path, run: Any) -> None:
+    """Twice is as good as once; what could not be done in time is said."""
+    done = (0, f"rollups of {ledger} are up to date\n", "")
+
+    with Recorder(SQLiteBackend(ledger)) as recorder:
+        recorder.flush()
+    orphan(ledger, "recorder.track('export')")
+    run("drain", "--db", str(ledger), "--timeout", "-1")
+    late = run("rollup", "--db", str(ledger), "--timeout", "-1")
+    assert late == (1, f"rollups of {ledger} are behind by 1 event\n", "")
+    assert run("rollup", "--db", str(ledger)) == done
+    assert run("rollup", "--db", str(ledger)) == done
+    assert run("rollup", "--db", str(ledger), "--rebuild") == done
+    assert usage(SQLiteBackend(ledger), measures="events").totals == {"events": 1204}
+
+
+def test_purge_removes_what_is_too_old(ledger: Path, run: Any) -> None:
+    """All of these events are; those of the last, unfinished block stay."""
+    run("rollup", "--db", str(ledger))
+
+    code, out, err = run("purge", "--db", str(ledger), "--older-than", "90d")
+
+    assert (code, err) == (0, "")
+    assert out.startswith(f"removed 1,023 events older than 90 days; {ledger} went from ")
+    assert run("purge", "--db", str(ledger), "--older-than", "90")[1].startswith("removed 0 events")
+    assert usage(SQLiteBackend(ledger), by="org", measures="events").totals == {"events": 1203}
+    status = json.loads(run("status", "--db", str(ledger), "--format", "json")[1])
+    assert status["purged"] == 1023
+    assert list(status["jobs"]) == ["last_purge", "last_rollup"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "no age was given; use --older-than 90d, or set USAGEKIT_RETENTION_DAYS=90"),
+        (["--older-than", "soon"], "bad --older-than 'soon'; use a number of days: 90d"),
+        (["--older-than", "9d", "--rollups-older-than", "5d"], "rollups outlive events: give --rollups-older-than 9d"),
+    ],
+)
+def test_purge_says_what_it_needs(ledger: Path, run: Any, options: list[str], message: str) -> None:
+    """Nothing is removed by guess."""
+    code, out, err = run("purge", "--db", str(ledger), *options)
+
+    assert (code, out) == (2, "")
+    assert err.startswith(f"usagekit purge: {message}")
+
+
 # drain
 
 

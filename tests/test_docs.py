@@ -319,6 +319,15 @@ def test_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     close(namespace)
 
 
+def test_retention() -> None:
+    """What is kept counts; the recorder knows how long."""
+    namespace = run(ROOT / "docs/retention.md")
+
+    assert [row["user"] for row in namespace["report"].rows] == ["ann"]
+    assert namespace["recorder"].backends[0].retention == (90, 800)
+    close(namespace)
+
+
 def test_testing(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the page asserts holds, also what it asserts within a test and a suite of its own."""
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
@@ -388,7 +397,8 @@ def test_every_option_of_every_command_is_documented() -> None:
         if f"`{option}" not in sections[f"usagekit {name}"]
     ]
 
-    assert set(commands) == set("report statement export sql serve status drain erase analytics-engine".split())
+    names = "report statement export sql serve status drain rollup purge erase analytics-engine"
+    assert set(commands) == set(names.split())
     assert missing == []
 
 

@@ -720,7 +720,9 @@ class Recorder:
             A dictionary that JSON takes: `offered`, `accepted`, `rejected` (by reason), `errors` (by place), `cleaned`
             and `undeclared` are counts of this process; `durable`, `corrupt`, `repeated`, `dead_letters`, `sinks`
             (for each `delivered`, `lag`, `dead_letters`, in events) and `waiting` (how many `journals` hold something
-            to import, and how many `bytes`) are the ledger's, the same in every worker.
+            to import, and how many `bytes`), `rollups` (their `lag` in events, whether they are `rebuilding`), `purged`
+            (events), `complete_from` (when purged: of `raw` events and `rollups`), `jobs` (when each last ran) and
+            `bytes` (the file's) are the ledger's, the same in every worker.
         """
         accepted, rejected = (0, {}) if self._journal is None else self._journal.counts()
         status: dict[str, Any] = {

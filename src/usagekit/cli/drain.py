@@ -35,11 +35,11 @@ def drain(arguments: argparse.Namespace) -> int:
         before = status_of(path, ())
         left = _import_all(path, arguments.timeout)
         after = status_of(path, ())
+        if not after["sinks"] or after["jobs"]:  # the mere spool of some sinks needs no rollups
+            with closing(Importer(path, journals_of(path))) as importer:
+                roll_up(importer, path, arguments.timeout)
     gained = {name: after[name] - before[name] for name in ("durable", "repeated", "corrupt")}
     print(f"imported {counted(gained['durable'], 'event')} into {path}")
-    if not after["sinks"] or after["jobs"]:  # the mere spool of some sinks needs no rollups
-        with explained(path), closing(Importer(path, journals_of(path))) as importer:
-            roll_up(importer, path, arguments.timeout)
     if gained["repeated"]:
         print(f"{counted(gained['repeated'], 'event')} had an event_id that was counted before")
     if gained["corrupt"]:

@@ -50,6 +50,8 @@ def roll_up(importer: Importer, path: str, timeout: float) -> bool:
     total = status_of(path, ())["rollups"]["lag"]
     with Progress("rolling up") as progress:
         while True:
+            if monotonic() > deadline:
+                return bool(status_of(path, ())["rollups"] == {"lag": 0, "rebuilding": False})
             try:
                 folded = importer.roll_up()
             except sqlite3.OperationalError as error:
@@ -58,8 +60,6 @@ def roll_up(importer: Importer, path: str, timeout: float) -> bool:
                 folded = None
             if folded == 0:
                 return True
-            if monotonic() > deadline:
-                return False
             if folded is None:
                 sleep(BUSY_WAIT)
             left = status_of(path, ())["rollups"]["lag"]
@@ -74,6 +74,8 @@ def purge(arguments: argparse.Namespace) -> int:
     if days is None:
         raise ConfigurationError("no age was given; use --older-than 90d, or set USAGEKIT_RETENTION_DAYS=90")
     rollup_days = _days("--rollups-older-than", arguments.rollups_older_than)
+    if rollup_days is not None and rollup_days < days:
+        raise ConfigurationError(f"rollups outlive events: give --rollups-older-than {days}d or more")
     with explained(path):
         check(path)
         prepare(path)

@@ -45,7 +45,7 @@ class UsageReport:
         totals: the measures over everything that matched, before `query.limit`.
         groups: how many rows there are without `query.limit`: more than `rows` has where it cut them.
         exact: whether every event was counted; False where the source samples.
-        source: the name of the backend that answered, `"sqlite"`.
+        source: the name of the backend that answered, `"sqlite"`, and after a `+` each of the rollups that had a part.
         complete_from: aware; events before it may be missing because they were purged; None = nothing is.
         query: the question.
     """
