@@ -8,7 +8,7 @@ from collections import Counter
 from itertools import pairwise
 from threading import Event, Lock
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -129,6 +129,49 @@ def test_a_sink_that_fails_in_every_way_gets_every_event(path: Path) -> None:
     assert {json.loads(event)["response_bytes"] for _, _, event, _ in dead} == poison
     assert sink.closed == 1
     assert len(stored) == 300
+
+
+@pytest.mark.parametrize("durability", ["journal", "memory"])
+def test_a_sink_that_fails_amid_the_search_for_poison_gets_nothing_twice(
+    path: Path, durability: Literal["journal", "memory"]
+) -> None:
+    """Each half is a batch of its own: what was acknowledged does not come again, whatever happens to its sibling."""
+    chance = random.Random(3)
+    poison = {0, 21, 22, 49}
+
+    def fault(sink: Remote, events: Sequence[UsageEvent]) -> None:
+        if chance.random() < 0.5:
+            raise ConnectionError("no route")
+        if any(event.response_bytes in poison for event in events):
+            raise Rejected("poison")
+
+    sink = Remote(fault=fault)
+    options: dict[str, Any] = {"path": path} if durability == "journal" else {"durability": "memory"}
+    with Recorder(sink, **options) as recorder:
+        for n in range(50):
+            recorder.track("tick", response_bytes=n)
+        assert eventually(lambda: recorder.status()["sinks"]["remote"]["dead_letters"] == 4)
+        assert eventually(lambda: recorder.status()["sinks"]["remote"]["lag"] == 0)
+
+    assert sink.numbers() == [n for n in range(50) if n not in poison]
+    assert {len(versions) for versions in sink.batches.values()} == {1}
+
+
+def test_the_next_process_goes_on_amid_the_search_for_poison(path: Path) -> None:
+    """Which halves are left is in the ledger, not in the process that made them."""
+    filled(path, 48)
+    sink = Remote(fault=_refuse_7)
+
+    steps = [Delivery(str(path), "remote", sink).step() for _ in range(8)]
+
+    assert steps == [6, 1, 1, 1, 3, 12, 24, 0]
+    assert sink.numbers() == [n for n in range(48) if n != 7]
+    assert query(path, "SELECT delivered_seq, delivered, batch_id, batch_parts FROM sinks") == [(48, 47, None, None)]
+
+
+def _refuse_7(sink: Remote, events: Sequence[UsageEvent]) -> None:
+    if any(event.response_bytes == 7 for event in events):
+        raise Rejected("poison")
 
 
 def test_events_arrive_as_they_are_in_the_ledger(path: Path) -> None:

@@ -1,7 +1,8 @@
 """Carrying events from the ledger to a sink, at least once, one frozen batch at a time.
 
 The end of a batch and its id are in the ledger before it is first sent, so every retry, by this process or the next,
-is the same batch. What a sink will never take is found by halving and parked as a dead letter; the rest goes on.
+is the same batch. What a sink will never take is found by halving and parked as a dead letter; the rest goes on. The
+halves are in the ledger before they are sent, too, so that a sink that fails amid the search gets no part twice.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import random
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from usagekit._store.events import EVENT_COLUMNS, EVENT_NAMES, fields_of_columns, last_seq
 from usagekit._store.schema import BLOCK_SHIFT, Transaction, connect
@@ -21,7 +22,6 @@ from usagekit.errors import Rejected, RetryAfter
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
 
     from usagekit.backends import Sink
     from usagekit.event import UsageEvent
@@ -69,20 +69,25 @@ class Backoff:
         return self._wait
 
 
-def send(sink: Sink, events: Sequence[UsageEvent], batch_id: str) -> list[tuple[UsageEvent, Rejected]]:
-    """Write a batch to `sink`; returns the events it will never take.
+def halves(batch_id: str, size: int) -> tuple[tuple[str, int], tuple[str, int]]:
+    """Give the id and the size of the two parts of a batch of `size` events, 2 or more, that was rejected as a whole.
 
-    Any other failure of the sink passes through: then the whole batch is to be sent again.
+    The ids follow from the whole's, so that whoever halves it again comes to the same parts.
     """
-    try:
-        sink.write(events, batch_id=batch_id)
-    except Rejected as verdict:
-        if len(events) == 1:
-            return [(events[0], verdict)]
-        half = len(events) // 2
-        # The parts' ids follow from the whole's, so that trying again gives the same parts the same ids.
-        return send(sink, events[:half], f"{batch_id}.0") + send(sink, events[half:], f"{batch_id}.1")
-    return []
+    return (f"{batch_id}.0", size // 2), (f"{batch_id}.1", size - size // 2)
+
+
+class _Batch(NamedTuple):
+    """What is sent next, and again and again until it is settled: the events with `after < seq <= end`."""
+
+    id: str
+    after: int
+    end: int
+    parts: tuple[tuple[str, int], ...]  # what comes then, as ids and ends, where a batch was halved
+
+    @classmethod
+    def of_row(cls, row: tuple[str, int, int, str | None]) -> _Batch:
+        return cls(row[0], row[1], row[2], tuple((part, end) for part, end in json.loads(row[3] or "[]")))
 
 
 class Delivery:
@@ -103,64 +108,89 @@ class Delivery:
         self._path = path
 
     def step(self) -> int:
-        """Send one batch; returns how many events were settled, 0 when none are waiting.
+        """Send one batch, or the first part of it that is not rejected; returns how many events were settled.
 
-        Raises what the sink raised, or `sqlite3.Error`: the same batch comes again at the next step.
+        0 = none are waiting. Raises what the sink raised, or `sqlite3.Error`: the next step sends the same again.
         """
-        # No connection is open while the sink takes its time: a fork would have to wait for it.
-        with closing(connect(self._path)) as connection:
-            batch = self._frozen_batch(connection)
-            if batch is None:
-                return 0
-            batch_id, after, end = batch
-            events = [event for _, event in read_events(connection, after, end)]
-        dead = send(self._sink, events, batch_id) if events else []
-        with closing(connect(self._path)) as connection:
-            self._settle(connection, batch_id, end, len(events) - len(dead), dead)
-        return end - after
+        while True:
+            # No connection is open while the sink takes its time: a fork would have to wait for it.
+            with closing(connect(self._path)) as connection:
+                batch = self._frozen_batch(connection)
+                if batch is None:
+                    return 0
+                events = read_events(connection, batch.after, batch.end)
+            dead = None
+            try:
+                if events:
+                    self._sink.write([event for _, event in events], batch_id=batch.id)
+            except Rejected as verdict:
+                if len(events) > 1:
+                    with closing(connect(self._path)) as connection:
+                        self._split(connection, batch, [seq for seq, _ in events])
+                    continue
+                dead = verdict
+            with closing(connect(self._path)) as connection:
+                self._settle(connection, batch, [event for _, event in events], dead)
+            return batch.end - batch.after
 
-    def _frozen_batch(self, connection: sqlite3.Connection) -> tuple[str, int, int] | None:
+    def _frozen_batch(self, connection: sqlite3.Connection) -> _Batch | None:
         execute = connection.execute
-        find = "SELECT batch_id, delivered_seq, batch_end FROM sinks WHERE name=?"
+        find = "SELECT batch_id, delivered_seq, batch_end, batch_parts FROM sinks WHERE name=?"
         row = execute(find, (self.name,)).fetchone()
         if row is not None and row[0] is not None:
-            return row  # type: ignore[no-any-return]
+            return _Batch.of_row(row)
         after = 0 if row is None else row[1]
         end = min(last_seq(connection), after + max(1, self._sink.max_batch))
         if end <= after:
             return None
         with Transaction(connection):
-            execute("INSERT INTO sinks VALUES (?,0,0,NULL,NULL) ON CONFLICT DO NOTHING", (self.name,))
+            execute(
+                "INSERT INTO sinks (name, delivered_seq, delivered) VALUES (?,0,0) ON CONFLICT DO NOTHING", (self.name,)
+            )
             execute(
                 "UPDATE sinks SET batch_id=?, batch_end=? WHERE name=? AND batch_id IS NULL AND delivered_seq=?",
                 (os.urandom(12).hex(), end, self.name, after),
             )
             row = execute(find, (self.name,)).fetchone()
         # Another process may have been here in between; then there may be nothing left to do.
-        return None if row[0] is None else row
+        return None if row[0] is None else _Batch.of_row(row)
+
+    def _split(self, connection: sqlite3.Connection, batch: _Batch, seqs: list[int]) -> None:
+        """Put two halves in the place of a rejected batch, before either is sent: each is frozen like any other."""
+        (first, size), (second, _) = halves(batch.id, len(seqs))
+        parts = ((second, batch.end), *batch.parts)
+        with Transaction(connection):
+            connection.execute(
+                "UPDATE sinks SET batch_id=?, batch_end=?, batch_parts=? WHERE name=? AND batch_id=?",
+                (first, seqs[size - 1], json.dumps(parts), self.name, batch.id),
+            )
 
     def _settle(
-        self,
-        connection: sqlite3.Connection,
-        batch_id: str,
-        end: int,
-        delivered: int,
-        dead: list[tuple[UsageEvent, Rejected]],
+        self, connection: sqlite3.Connection, batch: _Batch, events: list[UsageEvent], dead: Rejected | None
     ) -> None:
         execute = connection.execute
+        (next_id, next_end), *others = batch.parts or ((None, None),)
         with Transaction(connection):
             settled = execute(
-                "UPDATE sinks SET delivered_seq=?, delivered=delivered+?, batch_id=NULL, batch_end=NULL"
+                "UPDATE sinks SET delivered_seq=?, delivered=delivered+?, batch_id=?, batch_end=?, batch_parts=?"
                 " WHERE name=? AND batch_id=?",
-                (end, delivered, self.name, batch_id),
+                (
+                    batch.end,
+                    0 if dead else len(events),
+                    next_id,
+                    next_end,
+                    json.dumps(others) if others else None,
+                    self.name,
+                    batch.id,
+                ),
             ).rowcount
             if not settled:
                 return  # the same batch was sent, and settled, by another process
-            now = datetime.now(UTC).isoformat()
-            for event, reason in _without_erased(connection, dead):
+            letters = [] if dead is None else [(events[0], dead)]
+            for event, reason in _without_erased(connection, letters):
                 execute(
                     "INSERT INTO dead_letters (sink, event_id, event, reason, at) VALUES (?,?,?,?,?)",
-                    (self.name, event.id, _as_json(event), reason, now),
+                    (self.name, event.id, _as_json(event), reason, datetime.now(UTC).isoformat()),
                 )
             if self._spool_of:
                 self._drop_delivered(connection)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from usagekit._store import record as records
-from usagekit._store.delivery import Backoff, send
+from usagekit._store.delivery import Backoff, halves
 from usagekit._store.engine import DELIVER_SECONDS, EXIT_SECONDS
+from usagekit.errors import Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from usagekit._guard import Guard
     from usagekit._store.journal import MemoryJournal
     from usagekit.backends import Sink
+    from usagekit.event import UsageEvent
 
 _queues: WeakSet[QueueEngine]
 
@@ -133,7 +135,6 @@ class _QueueSender:
         self._sink = sink
 
     def run(self) -> None:
-        backoff = Backoff()
         wait = 0.0
         while not self._engine.closed:
             self.hurry.wait(wait)
@@ -145,22 +146,35 @@ class _QueueSender:
             decoded, _ = records.decode(payloads)
             name = self._engine.journal.name
             events = [records.event_of(name, fields) for fields in decoded]
-            batch_id = events[0].id
-            while not self._engine.closed:
-                try:
-                    self.dead += len(send(self._sink, events, batch_id))
-                except Exception as error:  # noqa: BLE001  a sink may raise anything
-                    self._engine.guard.noted(f"sink {self.name}", error)
-                    self._engine.on_delivery(self.name, error)
-                    self.hurry.wait(backoff.failed(error))
-                    self.hurry.clear()
-                    continue
-                backoff.succeeded()
+            if self._send(events):
                 self.position += len(payloads)
                 self._engine.on_delivery(self.name, len(payloads))
                 self._engine.settled()
                 wait = 0.0
-                break
+
+    def _send(self, events: list[UsageEvent]) -> bool:
+        """Send a batch until the sink has all of it that it will ever take; False where the engine closed before."""
+        backoff = Backoff()
+        parts = [(events[0].id, events)]
+        while parts and not self._engine.closed:
+            batch_id, part = parts[0]
+            try:
+                self._sink.write(part, batch_id=batch_id)
+            except Rejected:
+                if len(part) > 1:
+                    (first, size), (second, _) = halves(batch_id, len(part))
+                    parts[:1] = [(first, part[:size]), (second, part[size:])]
+                    continue
+                self.dead += 1
+            except Exception as error:  # noqa: BLE001  a sink may raise anything
+                self._engine.guard.noted(f"sink {self.name}", error)
+                self._engine.on_delivery(self.name, error)
+                self.hurry.wait(backoff.failed(error))
+                self.hurry.clear()
+                continue
+            backoff.succeeded()
+            del parts[0]
+        return not parts
 
 
 _queues = WeakSet()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
 APPLICATION_ID = 0x75736B74  # "uskt", so that `file` and we can tell a ledger from any other database
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 BLOCK_ROWS = 256  # sequence numbers per row of `blocks`; a power of two
 BLOCK_SHIFT = 8
@@ -159,6 +159,11 @@ CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOU
 INSERT INTO counters VALUES ('erasures', 0);
 """
 
+_PARTS = """
+-- Where a batch was halved: the ids and last seqs of the parts to come after the present one, JSON.
+ALTER TABLE sinks ADD COLUMN batch_parts TEXT;
+"""
+
 
 def _migrations() -> Migrations:
     from sqlite_utils import Migrations
@@ -181,6 +186,11 @@ def _migrations() -> Migrations:
     @migrations()
     def m003_erased(db: Database) -> None:
         for statement in _statements(_ERASED):
+            db.execute(statement)
+
+    @migrations()
+    def m004_parts(db: Database) -> None:
+        for statement in _statements(_PARTS):
             db.execute(statement)
 
     return migrations
