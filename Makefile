@@ -9,6 +9,8 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+WORKER := integrations/cloudflare-worker
+WORKERD := $(WORKER)/node_modules/.stamp
 SDKS := .venv-sdks
 LITELLM := .venv-litellm
 PEERS := .venv-bench
@@ -23,7 +25,7 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-unit: $(STAMP) chromium
+unit: $(STAMP) $(WORKERD) chromium
 	$(PYTEST) $(ARGS)
 
 # The page is tested in a real browser. Where it cannot be installed, those tests skip themselves and say what to do.
@@ -52,14 +54,14 @@ test-clickhouse: $(STAMP)
 matrix: $(STAMP)
 	$(BIN)/python -m pytest --collect-only --quiet --write-matrix >/dev/null
 
-soak: $(STAMP)
+soak: $(STAMP) $(WORKERD)
 	$(BIN)/python -m pytest -m soak --timeout 3600 $(ARGS)
 
 # Compared with libraries that patch others when they are imported, so not in $(VENV).
-bench: $(PEERS)/.stamp
+bench: $(PEERS)/.stamp $(WORKERD)
 	$(PEERS)/bin/python -m benchmarks $(ARGS)
 
-coverage: $(STAMP)
+coverage: $(STAMP) $(WORKERD)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n 2 --dist loadgroup $(ARGS)
 	$(BIN)/coverage combine --quiet
@@ -86,8 +88,14 @@ lock: $(STAMP)
 	$(MAKE) --no-print-directory $(STAMP)
 
 clean:
-	rm -rf $(VENV) $(SDKS) $(LITELLM) $(PEERS) dist build htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(WORKER)/node_modules $(VENV) $(SDKS) $(LITELLM) $(PEERS) dist build htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Cloudflare's runtime, by the npm of the virtual environment. Where there is no npm registry, its tests skip themselves.
+$(WORKERD): $(WORKER)/package-lock.json $(STAMP)
+	@echo 'Installing workerd, which runs the ingest Worker, into $(@D)'
+	@if PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --prefix $(WORKER) --ignore-scripts --no-audit --no-fund --loglevel=error \
+		>/dev/null; then touch $@; else echo 'npm could not install it: the tests that need it will not run' >&2; fi
 
 # Debian's python3 comes without venv; virtualenv does as well.
 $(STAMP): requirements-dev.txt pyproject.toml

@@ -99,7 +99,10 @@ class Recorder:
         self._off = _switch("USAGEKIT_DISABLED", default=False)
         if not backends and not self._off:
             backends = _backends_from_environment()
-        self.backends: tuple[Any, ...] = () if self._off else backends
+        # One whose credentials are not set is idle: it has said so, and is as good as not given.
+        self.backends: tuple[Any, ...] = tuple(
+            backend for backend in backends if not (self._off or getattr(backend, "idle", False))
+        )
         self._journal: Journal | MemoryJournal | None = None
         self._engine: Engine | QueueEngine | None = None
         if not self.backends:

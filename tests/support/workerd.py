@@ -52,10 +52,10 @@ const store :Workerd.Worker = (
 
 
 class Point(NamedTuple):
-    """A data point as the binding sent it on."""
+    """A data point as the binding sent it on: all twenty blobs and doubles, what was not given `""` and 0."""
 
     dataset: str
-    index: str
+    index1: str
     blobs: tuple[str, ...]
     doubles: tuple[float, ...]
 
@@ -105,7 +105,7 @@ class Workerd:
         assert self._process is None, "it runs already"
         self._write()
         told, tell = os.pipe()
-        command = [BINARIES[0], "serve", "--experimental", "--verbose", f"--control-fd={tell}", "config.capnp"]
+        command = [str(BINARIES[0]), "serve", "--experimental", "--verbose", f"--control-fd={tell}", "config.capnp"]
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=self._directory, stdout=log, stderr=log, pass_fds=[tell], start_new_session=True

@@ -1,0 +1,161 @@
+"""From an app through its ledger and the ingest Worker to what Analytics Engine is given, in Cloudflare's runtime."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fastapi import FastAPI
+
+from tests.support.asgi import Connection
+from tests.support.faults import LOST, PASSED, REFUSED, UNREACHABLE, FaultProxy, faulty
+from tests.support.stores import eventually, stored_events
+from tests.support.workerd import KEY, Point, Workerd, serving_worker
+from usagekit import Recorder, usage
+from usagekit._store import delivery as deliveries
+from usagekit.asgi import UsageMiddleware
+from usagekit.backends.analytics_engine.backend import AnalyticsEngineBackend
+from usagekit.backends.analytics_engine.layout import Layout
+from usagekit.backends.sqlite import SQLiteBackend
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from usagekit import UsageEvent
+
+REQUESTS, EVENTS_EACH = 5000, 4
+EVENTS = REQUESTS * EVENTS_EACH
+BATCHES = EVENTS // 250
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry at once: how long to wait is tested elsewhere."""
+    monkeypatch.setattr(deliveries, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(deliveries, "LONGEST_WAIT", 0.02)
+
+
+def app_of(recorder: Recorder) -> FastAPI:
+    """Make an app whose one route makes four events of a request."""
+    app = FastAPI()
+    app.add_middleware(UsageMiddleware, recorder=recorder, identify=lambda request: request.headers.get("x-user-id"))
+
+    @app.post("/items/{item}")
+    async def answer(item: int) -> int:
+        recorder.record_tokens(
+            model=f"model-{item % 3}", provider="acme", input_tokens=item, output_tokens=7, cost_usd="0.000123"
+        )
+        recorder.record_tokens(model="embed", provider="acme", input_tokens=3 * item)
+        recorder.track("export", org=f"org-{item % 11}", quantity=item / 4, project=f"p{item % 5}")
+        return item
+
+    return app
+
+
+async def _visit(app: FastAPI, requests: Iterable[int]) -> None:
+    for number in requests:
+        headers = [("x-user-id", f"usr-{number % 97}")]
+        connection = Connection(f"/items/{number}", "POST", headers=headers)
+        await app(connection.scope, connection.receive, connection.send)
+        assert connection.sent[0]["status"] == 200
+
+
+def expected_points(dataset: str, events: Iterable[UsageEvent]) -> list[Point]:
+    """Give the points that these events are, as they come out of the binding."""
+    layout = Layout.default(["project"])
+    points = []
+    for event in events:
+        point = layout.point(event)
+        blobs, doubles = [*point["blobs"], *[""] * 20][:20], [*point["doubles"], *[0.0] * 20][:20]
+        points.append(Point(dataset, point["indexes"][0], tuple(blobs), tuple(doubles)))
+    return points
+
+
+class Mishaps:
+    """Between sink and Worker: 503 to a third, 15 % of the answers lost, and twice the Worker is killed.
+
+    It is killed when a batch was just written, before its answer gets out: the worst moment that can be told from the
+    outside. What came out of it until then is taken away first, as Analytics Engine would have it by then.
+    """
+
+    def __init__(self, worker: Workerd) -> None:
+        self._chance = random.Random(11)
+        self._worker = worker
+        self.proxy = FaultProxy(worker.port, self._choose, self._answered)
+        self.points: list[Point] = []
+        self.replays = 0
+        self._written = 0
+        self._deaths = [BATCHES // 3, 2 * BATCHES // 3]
+        self._absent = 0
+
+    def _choose(self) -> str:
+        if self._absent:
+            self._absent -= 1
+            if not self._absent:
+                self._worker.start()
+        luck = self._chance.random()
+        return REFUSED if luck < 1 / 3 else LOST if luck < 1 / 3 + 0.15 else PASSED
+
+    def _answered(self, status: int, body: bytes) -> None:
+        assert status == 200, body
+        answer = json.loads(body)
+        assert (answer["points"], answer["written"], answer["refused"]) == (250, 250, 0)
+        self.replays += answer["replay"]
+        self._written += 0 if answer["replay"] else 250
+        if self._deaths and self._written >= self._deaths[0] * 250:
+            del self._deaths[0]
+            assert eventually(self._is_all_out)
+            self._worker.kill()
+            self._absent = 5
+
+    def _is_all_out(self) -> bool:
+        self.points += self._worker.take()
+        return len(self.points) >= self._written
+
+    def rest(self) -> list[Point]:
+        """Give all points that came out of the Worker, at the end."""
+        assert eventually(self._is_all_out)
+        return self.points
+
+
+def test_twenty_thousand_events_arrive_once_whatever_happens_on_the_way(tmp_path: Path) -> None:
+    """An app's events go through a bad network to a Worker that dies; each comes out of its binding, whole and once."""
+    path = tmp_path / "usage.db"
+    with serving_worker(tmp_path / "worker") as worker:
+        mishaps = Mishaps(worker)
+        with faulty(mishaps.proxy) as proxy:
+            backend = AnalyticsEngineBackend(ingest_url=proxy.url, ingest_key=KEY)
+            with Recorder(SQLiteBackend(path), backend, dimensions=["project"]) as recorder:
+                asyncio.run(_visit(app_of(recorder), range(REQUESTS)))
+                assert recorder.flush(30.0)
+                assert eventually(lambda: _lag(recorder) == 0, 90.0), recorder.status()
+                totals = usage(recorder).totals
+            points = mishaps.rest()
+
+    events = stored_events(path)
+    assert Counter(points) == Counter(expected_points("usagekit", events))
+    assert (len(events), totals["events"]) == (EVENTS, EVENTS)
+    assert _totals(points, Layout.default(["project"])) == {
+        name: float(totals[name]) for name in ("events", "input_tokens", "output_tokens", "cost_usd", "quantity")
+    }
+    assert mishaps.replays >= 5
+    assert proxy.counts[REFUSED] > BATCHES / 4
+    assert proxy.counts[UNREACHABLE] >= 2
+
+
+def _lag(recorder: Recorder) -> int:
+    lag: int = recorder.status()["sinks"]["analytics-engine:usagekit"]["lag"]
+    return lag
+
+
+def _totals(points: list[Point], layout: Layout) -> dict[str, Any]:
+    at = {
+        name: layout.doubles.index(name) for name in ("weight", "input_tokens", "output_tokens", "cost_usd", "quantity")
+    }
+    sums = {name: round(sum(point.doubles[place] for point in points), 6) for name, place in at.items()}
+    return {"events": sums.pop("weight")} | sums
