@@ -159,9 +159,28 @@ CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOU
 INSERT INTO counters VALUES ('erasures', 0);
 """
 
-_PARTS = """
+_CLOUDFLARE = """
 -- Where a batch was halved: the ids and last seqs of the parts to come after the present one, JSON.
 ALTER TABLE sinks ADD COLUMN batch_parts TEXT;
+
+-- What was brought in from elsewhere, summed up by the hour; see `backfill`.
+CREATE TABLE backfill (
+    source TEXT NOT NULL,        -- the name of the backend it came from
+    hour INTEGER NOT NULL,       -- since 1970, UTC
+    shape INTEGER NOT NULL,
+    subject INTEGER NOT NULL,
+    exact INTEGER NOT NULL,      -- whether the source had counted every event
+    events INTEGER NOT NULL, succeeded INTEGER NOT NULL, failed INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
+    cache_read_tokens INTEGER NOT NULL, cache_write_tokens INTEGER NOT NULL, reasoning_tokens INTEGER NOT NULL,
+    cost_nano INTEGER,           -- nano-dollars
+    unpriced INTEGER NOT NULL,
+    response_bytes INTEGER NOT NULL,
+    quantity_millionths INTEGER NOT NULL,
+    latency_sum_us INTEGER NOT NULL, latency_count INTEGER NOT NULL, latency_max_us INTEGER,
+    last_seen_us INTEGER,        -- microseconds since 1970
+    PRIMARY KEY (source, hour, shape, subject)
+) STRICT, WITHOUT ROWID;
 """
 
 
@@ -189,8 +208,8 @@ def _migrations() -> Migrations:
             db.execute(statement)
 
     @migrations()
-    def m004_parts(db: Database) -> None:
-        for statement in _statements(_PARTS):
+    def m004_cloudflare(db: Database) -> None:
+        for statement in _statements(_CLOUDFLARE):
             db.execute(statement)
 
     return migrations

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from usagekit._reading.answer import answer
 from usagekit._reading.reading import Reading
+from usagekit._store.backfill import read_backfill
 from usagekit._store.events import last_seq, read_page
 from usagekit._store.exact import add_functions
 from usagekit._store.retention import Retention, days_from_environment
@@ -113,7 +114,8 @@ class SQLiteBackend:
     def _answer(self, query: UsageQuery, **how: int) -> UsageReport:
         budget = Budget(query)
         if query.origin != "direct":
-            return UsageReport.build(query, (), Aggregate(), source="sqlite", exact=True)
+            with closing(self._connection()) as connection, _within(budget, connection):
+                return read_backfill(connection, query)
         with closing(self._connection()) as connection, _within(budget, connection):
             # One transaction, so that rows and totals see the same events.
             connection.execute("BEGIN")

@@ -31,8 +31,9 @@ PROGRESS_AFTER = 0.5  # seconds; shorter work needs no progress bar
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv`, by default the process's, and return the exit code.
 
-    0 = done, 1 = `drain` or `rollup` left something, 2 = an error, said in one line on stderr. Leaves by `SystemExit`
-    where argparse does: after `--help` and `--version`, and for options it does not understand.
+    0 = done, 1 = `drain` or `rollup` left something or `reconcile` found drift, 2 = an error, said in one line on
+    stderr. Leaves by `SystemExit` where argparse does: after `--help` and `--version`, and for options it does not
+    understand.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -88,7 +89,8 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name", title="commands")
     for add in (
         *(_add_report, _add_statement, _add_export, _add_sql, _add_serve),
-        *(_add_status, _add_drain, _add_rollup, _add_purge, _add_erase, _add_analytics_engine),
+        *(_add_status, _add_drain, _add_rollup, _add_purge, _add_erase),
+        *(_add_analytics_engine, _add_backfill, _add_reconcile),
     ):
         add(commands)
     return parser
@@ -283,6 +285,40 @@ def _add_erase(commands: Any) -> None:
     parser.set_defaults(command=_erase)
 
 
+def _add_backfill(commands: Any) -> None:
+    about = "bring what another backend holds of a day into the ledger"
+    parser = commands.add_parser(
+        "backfill",
+        help=about,
+        description=f"{about[0].upper()}{about[1:]}, apart from what was recorded: report --origin backfill shows it.",
+    )
+    _add_source(parser)
+    option = parser.add_argument
+    option("--by", action="append", metavar="NAMES", help="dimensions to keep, the others are summed up [all]")
+    option("--per", metavar="NAME", help="ask once for each value of this dimension, as org or user [once in all]")
+    parser.set_defaults(command=_backfill)
+
+
+def _add_reconcile(commands: Any) -> None:
+    about = "how far the ledger and another backend are apart"
+    parser = commands.add_parser("reconcile", help=about, description=f"Tell {about}, by day and dimensions.")
+    _add_source(parser)
+    option = parser.add_argument
+    option("--by", action="append", metavar="NAMES", help="dimensions to compare, besides the day")
+    option("--tolerance", type=float, default=0.0, metavar="PERCENT", help="what is no drift yet [0]")
+    option("--all", action="store_true", help="show also what is within the tolerance")
+    _add_format(parser, "table", "json")
+    parser.set_defaults(command=_reconcile)
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    option = parser.add_argument
+    option("--from", dest="source", required=True, metavar="URL", help="a backend: analytics-engine://dataset")
+    option("--day", metavar="DAY", help="of UTC: yesterday, today, 2026-11-20 [yesterday]")
+    option("--days", type=int, metavar="N", help="the last N days of UTC before today")
+    _add_ledger(parser, "the ledger")
+
+
 def _add_ledger(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--db", metavar="PATH", help=f"{what} [USAGEKIT_BACKEND, else USAGEKIT_PATH]")
 
@@ -390,3 +426,15 @@ def _purge(arguments: argparse.Namespace) -> int:
     from usagekit.cli.upkeep import purge
 
     return purge(arguments)
+
+
+def _backfill(arguments: argparse.Namespace) -> int:
+    from usagekit.cli.backfill import backfill
+
+    return backfill(arguments)
+
+
+def _reconcile(arguments: argparse.Namespace) -> int:
+    from usagekit.cli.backfill import reconcile
+
+    return reconcile(arguments)
