@@ -21,7 +21,7 @@ from benchmarks.measure import Result, Setting
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-NAMES = ("request", "calls", "ingest", "size", "imports", "loop", "peers", "sql")
+NAMES = ("request", "calls", "ingest", "size", "imports", "loop", "analytics-engine", "peers", "sql")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +55,7 @@ def _run(console: Console, name: str, directory: str | None, *, quick: bool) -> 
     began = perf_counter()
     home = directory or ("/var/tmp" if Path("/var/tmp").is_dir() else None)
     with tempfile.TemporaryDirectory(prefix="usagekit-bench-", dir=home) as place:
-        result: Result = import_module(f"benchmarks.{name}").run(Setting(place, quick))
+        result: Result = import_module(f"benchmarks.{name.replace('-', '_')}").run(Setting(place, quick))
     load.append(os.getloadavg()[0])
     console.print(f"\n[bold]{name}[/bold]: {perf_counter() - began:.0f} s, load average {load[0]:.1f} to {load[1]:.1f}")
     _show(console, result)
