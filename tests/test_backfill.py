@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.analytics_engine import serving
 from tests.support.stores import query
 from usagekit import Recorder, UsageEvent, cli, usage
 from usagekit._backfill import Brought, backfill_day
+from usagekit.backends.analytics_engine.layout import Layout
 from usagekit.backends.memory import MemoryBackend
 from usagekit.backends.sqlite import SQLiteBackend
 
@@ -90,6 +92,30 @@ def test_a_day_is_brought_in_whole(path: Path, tmp_path: Path, per: str | None) 
     assert (whole["events"], whole["users"]) == (31, 3)
     assert whole["latency_ms_max"] == 130
     assert whole["last_seen"] == "2026-11-20T18:15:00.000000+00:00"
+
+
+def test_a_day_is_brought_in_from_analytics_engine(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its SQL, over HTTP; twice, and no row is there twice. Then both say the same of that day."""
+    source = ledger_of(tmp_path / "source.db", events())
+    ledger_of(path, events())
+    monkeypatch.setenv("CLOUDFLARE_ACCOUNT_ID", "account")
+    monkeypatch.setenv("CLOUDFLARE_API_TOKEN", "secret")
+    with serving(tmp_path / "source.db", {"usagekit": Layout.default(["project"])}) as server:
+        url = f"analytics-engine://usagekit?api_url={server.url}"
+        options = ["--from", url, "--db", str(path), "--day", "2026-11-20"]
+
+        codes = [cli.main(["backfill", *options, "--per", "org"]) for _ in range(2)]
+        drift = cli.main(["reconcile", *options, "--by", "user,project"])
+
+    said = capsys.readouterr().out.splitlines()
+    assert (codes, drift) == ([0, 0], 0)
+    assert said[0] == "2026-11-20: 31 events in 31 rows from analytics-engine:usagekit, sampled"
+    assert said[-1] == "7 of 7 rows within 0 % of analytics-engine:usagekit"
+    for by in ((), ("user", "model"), ("hour", "project"), ("cost_source", "status")):
+        assert asked(SQLiteBackend(path), *by, origin="backfill") == asked(source, *by)
+    assert not usage(SQLiteBackend(path), origin="backfill").exact
 
 
 def test_the_two_origins_are_never_summed(path: Path, tmp_path: Path) -> None:

@@ -6,17 +6,19 @@ import asyncio
 import json
 import random
 from collections import Counter
+from datetime import UTC, datetime
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fastapi import FastAPI
 
+from tests.support.analytics_engine import serving
 from tests.support.asgi import Connection
 from tests.support.faults import LOST, PASSED, REFUSED, UNREACHABLE, FaultProxy, faulty
 from tests.support.stores import eventually, stored_events
 from tests.support.workerd import KEY, Point, Workerd, serving_worker
-from usagekit import Recorder, usage
+from usagekit import Recorder, UsageEvent, usage
 from usagekit._store import delivery as deliveries
 from usagekit.asgi import UsageMiddleware
 from usagekit.backends.analytics_engine.backend import AnalyticsEngineBackend
@@ -28,11 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from usagekit import UsageEvent
-
 REQUESTS, EVENTS_EACH = 5000, 4
 EVENTS = REQUESTS * EVENTS_EACH
 BATCHES = EVENTS // 250
+SUMS = ("events", "succeeded", "users", "input_tokens", "output_tokens", "cost_usd", "unpriced", "quantity")
 
 
 @pytest.fixture(autouse=True)
@@ -164,17 +165,33 @@ def test_twenty_thousand_events_arrive_once_whatever_happens_on_the_way(tmp_path
     events = stored_events(path)
     assert Counter(points) == Counter(expected_points("usagekit", events))
     assert (len(events), totals["events"]) == (EVENTS, EVENTS)
-    assert _totals(points, Layout.default(["project"])) == {
-        name: float(totals[name]) for name in ("events", "input_tokens", "output_tokens", "cost_usd", "quantity")
-    }
+    assert _asked_back(tmp_path / "back.db", points) == {name: totals[name] for name in SUMS}
     assert mishaps.replays >= 5
     assert proxy.counts[REFUSED] > BATCHES / 4
     assert proxy.counts[UNREACHABLE] >= 2
 
 
-def _totals(points: list[Point], layout: Layout) -> dict[str, Any]:
-    at = {
-        name: layout.doubles.index(name) for name in ("weight", "input_tokens", "output_tokens", "cost_usd", "quantity")
-    }
-    sums = {name: round(sum(point.doubles[place] for point in points), 6) for name, place in at.items()}
-    return {"events": sums.pop("weight")} | sums
+def _asked_back(path: Path, points: Iterable[Point]) -> dict[str, Any]:
+    """Put what came out into a local engine, and ask it over HTTP as one asks Cloudflare."""
+    layout = Layout.default(["project"])
+    with Recorder(SQLiteBackend(path), dimensions=["project"]) as recorder:
+        for point in points:
+            assert recorder.record(_event_of(point, layout))
+    with serving(path, {"usagekit": layout}) as server:
+        engine = AnalyticsEngineBackend(account_id="account", api_token="secret", api_url=server.url, layout=layout)
+        totals = usage(engine, measures=SUMS).totals
+        engine.close()
+    return totals
+
+
+def _event_of(point: Point, layout: Layout) -> UsageEvent:
+    texts = {name: value for name, value in zip(layout.blobs, point.blobs, strict=False) if name}
+    numbers = {name: value for name, value in zip(layout.doubles, point.doubles, strict=False) if name}
+    known = {name: numbers.pop(f"{name}_known") for name in ("latency", "first_token")}
+    project, _, _ = texts.pop("project"), texts.pop("id"), numbers.pop("version")
+    if texts["cost_source"] in {"", "unpriced"}:
+        del numbers["cost_usd"]
+    for name in [f"{name}_ms" for name, is_known in known.items() if not is_known]:
+        del numbers[name]
+    values: dict[str, Any] = texts | numbers | {"time": datetime.fromtimestamp(numbers["time"], UTC)}
+    return UsageEvent(attributes={"project": project}, **values)

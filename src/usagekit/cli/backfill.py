@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from usagekit.recorder import _switch
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from usagekit.query import Reader
 
@@ -28,37 +30,35 @@ def backfill(arguments: argparse.Namespace) -> int:
         print("USAGEKIT_BATCH=0: nothing is brought in")
         return DONE
     path = ledger(arguments.db)
-    source = _source(arguments.source, path)
-    for day in _days(arguments.day, arguments.days):
-        with explained(path):
+    with _source(arguments.source, path) as source, explained(path):
+        for day in _days(arguments.day, arguments.days):
             brought = backfill_day(path, source, day, by=_names(arguments.by), per=arguments.per)
-        what = f"{counted(brought.events, 'event')} in {counted(brought.rows, 'row')}"
-        if brought.kept:
-            what = "nothing is there; what was brought in before is kept"
-        print(f"{day}: {what} from {source_name(source)}{'' if brought.exact else ', sampled'}")
+            what = f"{counted(brought.events, 'event')} in {counted(brought.rows, 'row')}"
+            if brought.kept:
+                what = "nothing is there; what was brought in before is kept"
+            print(f"{day}: {what} from {source_name(source)}{'' if brought.exact else ', sampled'}")
     return DONE
 
 
 def reconcile(arguments: argparse.Namespace) -> int:
     """Show how far ledger and source are apart; 1 where it is further than tolerated."""
     path = ledger(arguments.db)
-    source = _source(arguments.source, path)
     by = ["day", *(_names(arguments.by) or [])]
-    with explained(path):
+    with _source(arguments.source, path) as source, explained(path):
+        name = source_name(source)
         drifts = drift_of(SQLiteBackend(path), source, _days(arguments.day, arguments.days), by)
     far = [drift for drift in drifts if drift.percent > arguments.tolerance]
     if arguments.format == "json":
         print(json.dumps([_plain(by, drift) for drift in drifts], default=lambda value: f"{value:f}"))
     else:
         _show(by, drifts if arguments.all else far)
-        print(
-            f"{len(drifts) - len(far):,} of {counted(len(drifts), 'row')} within {arguments.tolerance:g} % "
-            f"of {source_name(source)}"
-        )
+        within = f"{len(drifts) - len(far):,} of {counted(len(drifts), 'row')}"
+        print(f"{within} within {arguments.tolerance:g} % of {name}")
     return LEFT if far else DONE
 
 
-def _source(url: str, path: str) -> Reader:
+@contextmanager
+def _source(url: str, path: str) -> Iterator[Reader]:
     source = backend_from_url(url)
     if not hasattr(source, "read"):
         raise ConfigurationError(
@@ -68,8 +68,11 @@ def _source(url: str, path: str) -> Reader:
         raise ConfigurationError(f"--from {url!r} is the ledger itself; give another backend")
     if hasattr(source, "declare"):
         source.declare(SQLiteBackend(path).dimensions)
-    reader: Reader = source
-    return reader
+    try:
+        yield source
+    finally:
+        if hasattr(source, "close"):
+            source.close()
 
 
 def _days(day: str | None, count: int | None) -> list[date]:

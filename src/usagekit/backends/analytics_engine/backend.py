@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial
 from importlib.util import find_spec
 from logging import getLogger
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
+from usagekit.backends.analytics_engine.client import API_URL, SqlClient
 from usagekit.backends.analytics_engine.layout import DEFAULT_DATASET, Layout
+from usagekit.backends.analytics_engine.reader import AnalyticsEngineReader
 from usagekit.backends.analytics_engine.sink import IngestSink
 from usagekit.errors import ConfigurationError, MissingDependencyError
 
@@ -38,6 +41,7 @@ class AnalyticsEngineBackend:
         ingest_key: the Worker's secret; None = `USAGEKIT_INGEST_KEY`.
         account_id: for asking; None = `CLOUDFLARE_ACCOUNT_ID`.
         api_token: for asking, with the permission Account Analytics: Read; None = `CLOUDFLARE_API_TOKEN`.
+        api_url: where the SQL API is; a local engine answers as Cloudflare's does.
         unset: what to do where none of these four is set: `"warn"` = do nothing and say so once, `"raise"`.
 
     Attributes:
@@ -63,6 +67,7 @@ class AnalyticsEngineBackend:
         ingest_key: str | None = None,
         account_id: str | None = None,
         api_token: str | None = None,
+        api_url: str = API_URL,
         unset: Literal["warn", "raise"] = "warn",
     ) -> None:
         if unset not in {"warn", "raise"}:
@@ -80,6 +85,7 @@ class AnalyticsEngineBackend:
             ("CLOUDFLARE_API_TOKEN", api_token or os.environ.get("CLOUDFLARE_API_TOKEN")),
         )
         self._sink: IngestSink | None = None
+        self._client: SqlClient | None = None
         self.idle = ingest is None and account is None
         if self.idle:
             self._say_unset(unset)
@@ -88,13 +94,16 @@ class AnalyticsEngineBackend:
         if ingest is not None:
             self._sink = IngestSink(*ingest, self.dataset, lambda: self._layout)
             self.write, self.max_batch = self._sink.write, self._sink.max_batch
+        if account is not None:
+            self._client = SqlClient(*account, url=api_url)
+            self.read = partial(self._read, self._client)
 
     @classmethod
     def from_url(cls, url: str) -> AnalyticsEngineBackend:
-        """Make it of `analytics-engine://` or `analytics-engine://dataset`; `?unset=raise` as the option."""
+        """Make it of `analytics-engine://` or `analytics-engine://dataset`; `?unset=raise&api_url=…` as the options."""
         parts = urlsplit(url)
         options: dict[str, Any] = dict(parse_qsl(parts.query, keep_blank_values=True))
-        if parts.path.strip("/") or options.keys() - {"unset"}:
+        if parts.path.strip("/") or options.keys() - {"unset", "api_url"}:
             raise ConfigurationError(
                 f"cannot use {url!r}; use analytics-engine://dataset, with ?unset=raise or without"
             )
@@ -117,8 +126,12 @@ class AnalyticsEngineBackend:
 
     def close(self) -> None:
         """Close the connections of this process."""
-        if self._sink is not None:
-            self._sink.close()
+        for part in (self._sink, self._client):
+            if part is not None:
+                part.close()
+
+    def _read(self, client: SqlClient, query: UsageQuery, /) -> UsageReport:
+        return AnalyticsEngineReader(client.ask, dataset=self.dataset, layout=self._layout).read(query)
 
     def _say_unset(self, unset: str) -> None:
         message = (
