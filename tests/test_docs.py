@@ -34,11 +34,21 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINKED = [
     *PAGES,
-    *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "examples/demo/README.md")),
+    *(
+        ROOT / name
+        for name in (
+            "CONTRIBUTING.md",
+            "SECURITY.md",
+            "CHANGELOG.md",
+            "examples/demo/README.md",
+            "integrations/cloudflare-worker/README.md",
+        )
+    ),
 ]
 TESTED_ELSEWHERE = {"frameworks", "model-calls", "deploying", "analytics-engine"}  # test_page.py, test_frameworks.py
 PUBLIC_MODULES = (
-    "admin asgi backends backends.analytics_engine backends.memory backends.sqlite django flask processors signals"
+    "admin asgi backends backends.analytics_engine"
+    " backends.analytics_engine.backend backends.memory backends.sqlite django flask processors signals"
     " testing wsgi"
 ).split()
 
@@ -328,6 +338,17 @@ def test_retention() -> None:
     close(namespace)
 
 
+def test_cloudflare() -> None:
+    """Where nothing is set the backend does nothing, and the ledger beside it has the event."""
+    namespace = run(ROOT / "docs/cloudflare.md")
+
+    assert namespace["accepted"]
+    assert counted(namespace["recorder"], "event", "project") == {("export", "alpha"): 1}
+    assert namespace["recorder"].status()["sinks"] == {}
+    assert namespace["to_calls"].dimensions == ("project",)
+    close(namespace)
+
+
 def test_testing(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the page asserts holds, also what it asserts within a test and a suite of its own."""
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
@@ -397,7 +418,7 @@ def test_every_option_of_every_command_is_documented() -> None:
         if f"`{option}" not in sections[f"usagekit {name}"]
     ]
 
-    names = "report statement export sql serve status drain rollup purge erase analytics-engine"
+    names = "report statement export sql serve status drain rollup purge erase analytics-engine backfill reconcile"
     assert set(commands) == set(names.split())
     assert missing == []
 
