@@ -33,7 +33,7 @@ def run(setting: Setting) -> Result:
     home = Path(setting.directory) / "analytics-engine"
     home.mkdir()
     _measure_throughput(result, home, setting.scaled(20_000, 2_000), setting.scaled(5, 3))
-    _measure_memory(result, home, setting.scaled(60, 5))
+    _measure_memory(result, home, setting.scaled(60, 6))
     return result
 
 
@@ -46,27 +46,29 @@ def _measure_throughput(result: Result, home: Path, count: int, rounds: int) -> 
         assert recorder.flush(120.0)
     with serving_worker(home / "worker") as worker:
         each = [_deliver(path, worker, f"round {number}", count) for number in range(rounds)]
-    rates = sorted(count / wall for wall, _ in each)
+    rates = sorted(count / wall for wall, _, _ in each)
     result.targets.append(
         Target("events a second", Estimate(median(rates), rates[0], rates[-1]), THROUGHPUT, at_least=True)
     )
-    own = median(cpu for _, cpu in each) / count * 1e6
-    row = (f"{median(rates):,.0f}", f"{rates[0]:,.0f}-{rates[-1]:,.0f}", f"{own:.0f} µs")
-    columns = ("events a second", "all rounds", "our processor time per event")
+    own = median(cpu for _, cpu, _ in each) / count * 1e6
+    theirs = median(cpu for _, _, cpu in each) / count * 1e6
+    row = (f"{median(rates):,.0f}", f"{rates[0]:,.0f}-{rates[-1]:,.0f}", f"{own:.0f} µs", f"{theirs:.0f} µs")
+    columns = ("events a second", "all rounds", "our processor time per event", "workerd's, with the sink behind it")
     result.tables.append(Table(f"{count:,} events to workerd, one batch after the other", columns, [row]))
-    result.values["throughput"] = {"events_per_second": rates, "cpu_us_per_event": own}
+    result.values["throughput"] = {"events_per_second": rates, "cpu_us_per_event": own, "workerd_us_per_event": theirs}
 
 
-def _deliver(path: Path, worker: Workerd, name: str, count: int) -> tuple[float, float]:
+def _deliver(path: Path, worker: Workerd, name: str, count: int) -> tuple[float, float, float]:
     backend = AnalyticsEngineBackend(ingest_url=worker.url, ingest_key=KEY)
     delivery = Delivery(str(path), name, backend)
-    began, cpu_began = perf_counter(), process_time()
+    began, cpu_began, theirs_began = perf_counter(), process_time(), worker.cpu_seconds
     while delivery.step():
         pass
     took = perf_counter() - began, process_time() - cpu_began
+    assert len(worker.take()) == count  # the runtime passes points on after it answered
+    theirs = worker.cpu_seconds - theirs_began
     backend.close()
-    assert len(worker.take()) == count
-    return took
+    return *took, theirs
 
 
 _DOWN = """
@@ -88,7 +90,7 @@ while (now := time.monotonic()) - began < seconds:
         number += 1
         recorder.track("export", user=f"usr_{number % 1000}", org="acme", response_bytes=number)
     time.sleep(0.05)
-    if now - began >= seconds / 10 and now - began >= len(sizes) * seconds / 20 + seconds / 10:
+    if now - began >= 3 + len(sizes) * (seconds - 3) / 20:  # by then everything is loaded
         sizes.append(mebibytes())
 print(json.dumps({"sizes": sizes, "events": number, "errors": recorder.status()["errors"]}))
 """
@@ -110,6 +112,6 @@ def _measure_memory(result: Result, home: Path, seconds: int) -> None:
     assert found["errors"], "nothing was tried"
     result.targets.append(Target("MiB more with the Worker down", Estimate(growth, growth, growth), GROWTH))
     row = (f"{sizes[0]:.1f}", f"{max(sizes):.1f}", f"{sizes[-1]:.1f}", f"{found['events']:,}")
-    columns = ("after a tenth", "at most", "at the end", "events recorded")
+    columns = ("after 3 s", "at most", "at the end", "events recorded")
     result.tables.append(Table(f"resident MiB, {seconds} s with the Worker down", columns, [row]))
     result.values["down"] = found

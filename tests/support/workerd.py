@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 WORKER = Path(__file__).parents[2] / "integrations" / "cloudflare-worker"
-STORE = Path(__file__).parent / "worker" / "store.js"
+SUPPORT = Path(__file__).parent / "worker"
 BINARIES = tuple(WORKER.glob("node_modules/@cloudflare/workerd-*/bin/workerd"))  # npm installs this machine's alone
 KEY = "0123456789abcdef0123456789abcdef"
 
@@ -34,6 +34,7 @@ const config :Workerd.Config = (
     (name = "ingest", address = "127.0.0.1:{port}", http = (), service = "ingest"),
 {sockets}
   ],
+  extensions = [(modules = [(name = "test:limited", internal = true, esModule = embed "limited.js")])],
 );
 const ingest :Workerd.Worker = (
   modules = [{modules}],
@@ -74,13 +75,22 @@ class Workerd:
     Args:
         directory: of its own; what Durable Objects store lies there and outlives the process.
         environment: of wrangler.jsonc; `""` = the default one.
-        secrets: what `wrangler secret put` would have set.
+        secrets: what `wrangler secret put` would have set; None = a good key.
+        limited: whether the binding throws, as production's does and workerd's does not; see worker/limited.js.
     """
 
-    def __init__(self, directory: Path, environment: str = "", secrets: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        environment: str = "",
+        *,
+        secrets: Mapping[str, str] | None = None,
+        limited: bool = False,
+    ) -> None:
         self._directory = directory
         self._config = wrangler_config(environment)
         self._secrets = {"INGEST_KEY": KEY} if secrets is None else secrets
+        self._limited = limited
         self._process: subprocess.Popen[bytes] | None = None
         self._ports: dict[str, int] = {}
         self.datasets = tuple(entry["dataset"] for entry in self._config["analytics_engine_datasets"])
@@ -99,6 +109,13 @@ class Workerd:
     def log(self) -> str:
         """What it printed so far."""
         return (self._directory / "log").read_text(encoding="utf-8")
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time it used since it was started; on Linux alone."""
+        assert self._process is not None
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
@@ -155,7 +172,7 @@ class Workerd:
         disk = self._directory / "disk"
         disk.mkdir(parents=True, exist_ok=True)
         sources = sorted((WORKER / "src").glob("*.js"), key=lambda path: path.name != Path(self._config["main"]).name)
-        for source in (*sources, STORE):
+        for source in (*sources, *SUPPORT.glob("*.js")):
             shutil.copyfile(source, self._directory / source.name)
         services = [f'    (name = "{name}", worker = .store),' for name in self.datasets]
         sockets = [
@@ -181,19 +198,21 @@ class Workerd:
         for name, value in self._secrets.items():
             yield f"name = {json.dumps(name)}, text = {json.dumps(value)}"
         for entry in self._config["analytics_engine_datasets"]:
-            yield f'name = "{entry["binding"]}", analyticsEngine = "{entry["dataset"]}"'
+            name, engine = entry["binding"], f'analyticsEngine = "{entry["dataset"]}"'
+            inner = f'wrapped = (moduleName = "test:limited", innerBindings = [(name = "dataset", {engine})])'
+            yield f'name = "{name}", {inner if self._limited else engine}'
         for entry in self._config["durable_objects"]["bindings"]:
             yield f'name = "{entry["name"]}", durableObjectNamespace = "{entry["class_name"]}"'
 
 
 @contextmanager
 def serving_worker(
-    directory: Path, environment: str = "", secrets: Mapping[str, str] | None = None
+    directory: Path, environment: str = "", *, secrets: Mapping[str, str] | None = None, limited: bool = False
 ) -> Iterator[Workerd]:
     """Run the Worker during a block; skips the test where workerd is not installed."""
     if not BINARIES:
         pytest.skip("workerd is not installed; `make test` installs it by npm, which needs a package registry")
-    worker = Workerd(directory, environment, secrets)
+    worker = Workerd(directory, environment, secrets=secrets, limited=limited)
     worker.start()
     try:
         yield worker
