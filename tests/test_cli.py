@@ -397,7 +397,7 @@ def test_the_script_is_the_module() -> None:
 def test_status_tells_what_is_durable_and_what_waits(ledger: Path, run: Any) -> None:
     """As text and as JSON: durable, corrupt, repeated, dead letters, what waits in journals, and each sink."""
     with closing(sqlite3.connect(ledger)) as connection, connection:
-        connection.execute("INSERT INTO sinks VALUES ('warehouse', 1000, 998, NULL, NULL)")
+        connection.execute("INSERT INTO sinks (name, delivered_seq, delivered) VALUES ('warehouse', 1000, 998)")
         connection.execute(
             "INSERT INTO dead_letters (sink, event_id, event, reason, at) VALUES ('warehouse','','','','')"
         )

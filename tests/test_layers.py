@@ -19,7 +19,7 @@ LAYERS = (
     {"query", "signals"},
     {"_store"},
     {"_reading"},
-    {"backends"},
+    {"backends", "_backfill"},
     {"recorder"},
     {"_template", "_quart", "llm"},
     {"_asgi", "wsgi"},

@@ -31,7 +31,7 @@ const config :Workerd.Config = (
 {services}
   ],
   sockets = [
-    (name = "ingest", address = "127.0.0.1:{port}", http = (), service = "ingest"),
+    (name = "ingest", address = "127.0.0.1:0", http = (), service = "ingest"),
 {sockets}
   ],
   extensions = [(modules = [(name = "test:limited", internal = true, esModule = embed "limited.js")])],
@@ -102,7 +102,7 @@ class Workerd:
 
     @property
     def port(self) -> int:
-        """Where it takes batches; the same after a restart."""
+        """Where it takes batches; another one after a restart, as anybody may have taken the old one."""
         return self._ports["ingest"]
 
     @property
@@ -176,13 +176,11 @@ class Workerd:
             shutil.copyfile(source, self._directory / source.name)
         services = [f'    (name = "{name}", worker = .store),' for name in self.datasets]
         sockets = [
-            f'    (name = "{name}", address = "127.0.0.1:{self._ports.get(name, 0)}", http = (), service = "{name}"),'
-            for name in self.datasets
+            f'    (name = "{name}", address = "127.0.0.1:0", http = (), service = "{name}"),' for name in self.datasets
         ]
         classes = [name for step in self._config["migrations"] for name in step["new_sqlite_classes"]]
         text = _CONFIG.format(
             disk=disk,
-            port=self._ports.get("ingest", 0),
             date=self._config["compatibility_date"],
             services="\n".join(services),
             sockets="\n".join(sockets),

@@ -101,6 +101,7 @@ class Mishaps:
             self._absent -= 1
             if not self._absent:
                 self._worker.start()
+                self.proxy.port = self._worker.port
         luck = self._chance.random()
         return REFUSED if luck < 1 / 3 else LOST if luck < 1 / 3 + 0.15 else PASSED
 
