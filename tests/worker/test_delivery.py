@@ -93,7 +93,8 @@ class Mishaps:
         self.points: list[Point] = []
         self.replays = 0
         self._written = 0
-        self._deaths = [BATCHES // 3, 2 * BATCHES // 3]
+        self.unexpected: list[tuple[int, object]] = []
+        self._deaths = [EVENTS // 3, 2 * EVENTS // 3]
         self._absent = 0
 
     def _choose(self) -> str:
@@ -106,14 +107,16 @@ class Mishaps:
         return REFUSED if luck < 1 / 3 else LOST if luck < 1 / 3 + 0.15 else PASSED
 
     def _answered(self, status: int, body: bytes) -> None:
-        assert status == 200, body
         answer = json.loads(body)
-        assert (answer["points"], answer["written"], answer["refused"]) == (250, 250, 0)
+        if status != 200 or answer["written"] != answer["points"]:
+            self.unexpected.append((status, answer))  # an assertion would only end the proxy's thread
+            return
         self.replays += answer["replay"]
-        self._written += 0 if answer["replay"] else 250
-        if self._deaths and self._written >= self._deaths[0] * 250:
+        self._written += 0 if answer["replay"] else answer["points"]
+        if self._deaths and self._written >= self._deaths[0]:
             del self._deaths[0]
-            assert eventually(self._is_all_out)
+            if not eventually(self._is_all_out):
+                self.unexpected.append((status, answer))
             self._worker.kill()
             self._absent = 5
 
@@ -167,6 +170,7 @@ def test_twenty_thousand_events_arrive_once_whatever_happens_on_the_way(tmp_path
     assert Counter(points) == Counter(expected_points("usagekit", events))
     assert (len(events), totals["events"]) == (EVENTS, EVENTS)
     assert _asked_back(tmp_path / "back.db", points) == {name: totals[name] for name in SUMS}
+    assert mishaps.unexpected == []
     assert mishaps.replays >= 5
     assert proxy.counts[REFUSED] > BATCHES / 4
     assert proxy.counts[UNREACHABLE] >= 2
