@@ -118,6 +118,22 @@ def test_a_day_is_brought_in_from_analytics_engine(
     assert not usage(SQLiteBackend(path), origin="backfill").exact
 
 
+def test_who_was_erased_stays_nobody_however_often_a_day_is_brought_in(path: Path, tmp_path: Path) -> None:
+    """The source may still know the id; no file of this ledger does."""
+    source = ledger_of(tmp_path / "source.db", events())
+    backfill_day(str(path), source, DAY)
+    with Recorder(SQLiteBackend(path)) as recorder:
+        recorder.erase(user="u1")
+        before = asked(recorder, "user", origin="backfill")
+
+        backfill_day(str(path), source, DAY)
+
+        after = asked(recorder, "user", origin="backfill")
+    assert [(row["user"], row["events"]) for row in before] == [("", 11), ("u0", 10), ("u2", 10)]
+    assert after == before
+    assert not any(b"u1" in name.encode() for (name,) in query(path, "SELECT name FROM users"))
+
+
 def test_the_two_origins_are_never_summed(path: Path, tmp_path: Path) -> None:
     """What was recorded does not change, and is not in what was brought in."""
     ledger = ledger_of(path, events()[:10])

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from usagekit._store.schema import Transaction, connect
+from usagekit._store.tombstones import ERASED_BELOW, Tombstones
 from usagekit.event import UsageEvent, from_microseconds, to_microseconds
 from usagekit.query.aggregate import Aggregate
 from usagekit.query.algebra import dimension_value
@@ -56,7 +57,8 @@ _INSERT = (
 )
 _SHAPE = ("kind", "event", "status", "route", "provider", "model", "cost_source", "aborted")
 _READ = f"""
-SELECT f.hour, f.exact, {", ".join(f"s.{name}" for name in _SHAPE)}, u.name, o.name, x.attributes,
+SELECT f.hour, f.exact, {", ".join(f"s.{name}" for name in _SHAPE)}, iif(u.name < {ERASED_BELOW}, '', u.name), o.name,
+    x.attributes,
     {", ".join(f"f.{name}" for name in _SUMS)}
 FROM backfill f
 JOIN shapes s ON s.id = f.shape
@@ -97,7 +99,13 @@ def replace_day(
         if not rows and connection.execute(f"SELECT 1 FROM backfill WHERE {where} LIMIT 1", span).fetchone():
             return False
         connection.execute(f"DELETE FROM backfill WHERE {where}", span)
-        connection.executemany(_INSERT, [_row(connection, source, key, sums, exact) for key, sums in rows])
+        connection.executemany(
+            _INSERT,
+            [
+                (source, *where_to, exact, *(_kept(getattr(sums, name)) for name in _SUMS))
+                for where_to, sums in _placed(connection, rows).items()
+            ],
+        )
         told = {"rows": len(rows), "events": sum(sums.events for _, sums in rows), "exact": exact}
         connection.execute(
             "INSERT OR REPLACE INTO meta VALUES (?,?,?)",
@@ -106,19 +114,26 @@ def replace_day(
     return True
 
 
-def _row(connection: sqlite3.Connection, source: str, key: UsageEvent, sums: Aggregate, exact: bool) -> tuple[Any, ...]:  # noqa: FBT001
-    values = (getattr(sums, name) for name in _SUMS)
-    return (
-        source,
-        to_microseconds(key.time) // _HOUR_US,
-        _id(connection, "shapes", {name: getattr(key, name) for name in _SHAPE}),
-        _subject(connection, key),
-        exact,
-        *(None if value is None else min(value, _LARGEST) for value in values),
-    )
+def _placed(
+    connection: sqlite3.Connection, rows: Iterable[tuple[UsageEvent, Aggregate]]
+) -> dict[tuple[int, int, int], Aggregate]:
+    """Give the sums by hour, shape and subject; what was of users who are erased by now is nobody's."""
+    tombstones = Tombstones(connection)
+    tombstones.refresh()
+    placed: dict[tuple[int, int, int], Aggregate] = {}
+    for key, sums in rows:
+        time_us = to_microseconds(key.time)
+        shape = _id(connection, "shapes", {name: getattr(key, name) for name in _SHAPE})
+        subject = _subject(connection, key, "" if tombstones.covers(key.user, time_us) else key.user)
+        placed.setdefault((time_us // _HOUR_US, shape, subject), Aggregate()).merge(sums)
+    return placed
 
 
-def _subject(connection: sqlite3.Connection, key: UsageEvent) -> int:
+def _kept(value: int | None) -> int | None:
+    return None if value is None else min(value, _LARGEST)
+
+
+def _subject(connection: sqlite3.Connection, key: UsageEvent, user: str) -> int:
     extra = {
         "weight": 1,
         "quantity": 1_000_000,
@@ -126,7 +141,7 @@ def _subject(connection: sqlite3.Connection, key: UsageEvent) -> int:
         "attributes": json.dumps(dict(key.attributes), sort_keys=True, ensure_ascii=False, separators=(",", ":")),
     }
     ids = {
-        "user": _id(connection, "users", {"name": key.user}),
+        "user": _id(connection, "users", {"name": user}),
         "org": _id(connection, "orgs", {"name": key.org}),
         "extra": _id(connection, "extras", extra) if key.attributes else 0,
     }
