@@ -17,9 +17,8 @@ from usagekit._store.retention import Retention, days_from_environment
 from usagekit._store.schema import SCHEMA_VERSION, check_version, connect
 from usagekit.errors import ConfigurationError, StorageError
 from usagekit.event import to_microseconds
-from usagekit.query.aggregate import Aggregate, bucket_of
+from usagekit.query.aggregate import bucket_of
 from usagekit.query.budget import Budget
-from usagekit.query.report import UsageReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from usagekit.event import UsageEvent
     from usagekit.query import UsageQuery
+    from usagekit.query.report import UsageReport
 
 __all__ = ["SQLiteBackend"]
 
