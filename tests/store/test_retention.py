@@ -59,7 +59,7 @@ def test_nothing_goes_before_rollups_and_sinks_had_it(path: Path) -> None:
     assert purge_until_done(str(path), Retention(days=1)) == 0
 
     roll_up(path)
-    query(path, "INSERT INTO sinks VALUES ('warehouse', 300, 300, NULL, NULL)")
+    query(path, "INSERT INTO sinks (name, delivered_seq, delivered) VALUES ('warehouse', 300, 300)")
 
     assert purge_until_done(str(path), Retention(days=1)) == 255  # of the first block, which has no sequence number 0
     query(path, "UPDATE sinks SET delivered_seq = 600")

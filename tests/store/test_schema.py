@@ -17,6 +17,7 @@ from tests.support.processes import said_by
 from tests.support.stores import locked, query
 from usagekit import Recorder
 from usagekit._store import schema
+from usagekit._store.file_systems import check_file_system
 from usagekit._store.schema import prepare
 from usagekit.backends.sqlite import SQLiteBackend
 from usagekit.errors import StorageError
@@ -156,7 +157,7 @@ def test_a_network_file_system_is_refused(mount: str, kind: str, tmp_path: Path)
     mounts.write_text(LOCAL + mount + "\n")
 
     with pytest.raises(StorageError, match=f"lies on a {kind} mount, where .* put the ledger on a local disk"):
-        schema._check_file_system("/data/app", str(mounts))
+        check_file_system("/data/app", str(mounts))
 
 
 @pytest.mark.parametrize(
@@ -177,8 +178,8 @@ def test_other_file_systems_are_taken(mounts: str, tmp_path: Path) -> None:
     file = tmp_path / "mountinfo"
     file.write_text(mounts)
 
-    schema._check_file_system("/data/app", str(file))
-    schema._check_file_system("/data/app", str(tmp_path / "none"))
+    check_file_system("/data/app", str(file))
+    check_file_system("/data/app", str(tmp_path / "none"))
 
 
 @pytest.mark.parametrize("name", [b"a b", b"gr\xc3\xb6\xc3\x9fe", b"caf\xe9", b"back\\slash", b"tab\there", b"#1"])
@@ -188,9 +189,9 @@ def test_mount_points_may_have_any_name(name: bytes, tmp_path: Path) -> None:
     file = tmp_path / "mountinfo"
     file.write_bytes(LOCAL.encode() + b"31 22 0:27 / /mnt/" + escaped + b" rw - nfs x rw\n")
 
-    schema._check_file_system("/data", str(file))
+    check_file_system("/data", str(file))
     with pytest.raises(StorageError, match="lies on a nfs mount"):
-        schema._check_file_system(os.fsdecode(b"/mnt/" + name + b"/app"), str(file))
+        check_file_system(os.fsdecode(b"/mnt/" + name + b"/app"), str(file))
 
 
 @pytest.mark.parametrize("name", [b"100%.db", b"a?b#c.db", b"gr\xc3\xb6\xc3\x9fe.db", b"caf\xe9.db", b" .db"])

@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import random
-import re
 import sqlite3
-import sys
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from usagekit._store.file_systems import check_file_system
 from usagekit._store.forks import Connection
 from usagekit._store.tiers import TIERS
 from usagekit.errors import StorageError
@@ -247,7 +246,7 @@ def prepare(path: str) -> None:
         msg = f"SQLite {sqlite3.sqlite_version} has no STRICT tables; usagekit needs SQLite 3.37 or newer under Python"
         raise StorageError(msg)
     directory = os.path.dirname(path)
-    _check_file_system(directory or ".")
+    check_file_system(directory or ".")
     try:
         os.makedirs(directory or ".", mode=0o700, exist_ok=True)
         _make(path)
@@ -369,85 +368,23 @@ def _explained(path: str, error: sqlite3.Error) -> StorageError:
     return StorageError(f"cannot use the ledger {path!r}: {error}; check its permissions and its disk")
 
 
-_NETWORK = frozenset(
-    [
-        "9p",
-        "afs",
-        "beegfs",
-        "ceph",
-        "cifs",
-        "coda",
-        "davfs",
-        "fuse.glusterfs",
-        "fuse.rclone",
-        "fuse.sshfs",
-        "gfs2",
-        "glusterfs",
-        "gpfs",
-        "lustre",
-        "ncpfs",
-        "nfs",
-        "nfs4",
-        "ocfs2",
-        "orangefs",
-        "smb3",
-        "smbfs",
-    ],
-)
-
-
-def _check_file_system(directory: str, mounts: str = "/proc/self/mountinfo") -> None:
-    """Refuse network and FUSE mounts, where SQLite's shared memory is not shared and a ledger gets corrupted."""
-    kind = _file_system(directory, mounts)
-    if kind in _NETWORK or kind == "fuse" or (kind.startswith("fuse.") and kind != "fuse.fuse-overlayfs"):
-        msg = (
-            f"{directory!r} lies on a {kind} mount, where SQLite's write-ahead log corrupts databases; "
-            "put the ledger on a local disk"
-        )
-        raise StorageError(msg)
-
-
-def _file_system(directory: str, mounts: str) -> str:
-    """Give the type of the file system that holds `directory`; `""` where the system does not tell."""
-    try:
-        with open(mounts, encoding=sys.getfilesystemencoding(), errors="surrogateescape", newline="\n") as lines:
-            table = [_MOUNT.match(line) for line in lines]
-    except OSError:
-        return ""
-    place = os.path.realpath(directory)
-    best, kind = "", ""
-    for mount in table:
-        if mount is None:
-            continue
-        point = _OCTAL.sub(lambda escape: chr(int(escape[1], 8)), mount[1])
-        inside = point in {"/", place} or place.startswith(point + "/")
-        if inside and len(point) >= len(best):
-            best, kind = point, mount[2]
-    return kind
-
-
-# Five fields, options that end with a dash, the type: see proc_pid_mountinfo(5). Some characters are octal numbers.
-_MOUNT = re.compile(r"(?:[^ ]+ ){4}([^ ]+) .*? - ([^ ]+) ")
-_OCTAL = re.compile(r"\\([0-7]{3})")
-
-
 def register_sinks(path: str, names: tuple[str, ...]) -> None:
     """Remember in the ledger that some recorder delivers to these sinks: nothing is purged before they had it."""
-    _remember(path, "sinks", names, "(?,0,0,NULL,NULL)")
+    _remember(path, "sinks", "(name, delivered_seq, delivered) VALUES (?,0,0)", names)
 
 
 def declare_dimensions(path: str, names: tuple[str, ...]) -> None:
     """Remember in the ledger that some recorder declared these own dimensions; writes only what is new."""
-    _remember(path, "dimensions", names, "(?)")
+    _remember(path, "dimensions", "VALUES (?)", names)
 
 
-def _remember(path: str, table: str, names: tuple[str, ...], row: str) -> None:
+def _remember(path: str, table: str, row: str, names: tuple[str, ...]) -> None:
     try:
         with closing(connect(path)) as connection:
             known = {found[0] for found in connection.execute(f"SELECT name FROM {table}")}
             missing = [(name,) for name in names if name not in known]
             if missing:
                 with Transaction(connection):
-                    connection.executemany(f"INSERT INTO {table} VALUES {row} ON CONFLICT DO NOTHING", missing)
+                    connection.executemany(f"INSERT INTO {table} {row} ON CONFLICT DO NOTHING", missing)
     except sqlite3.Error as error:
         raise _explained(path, error) from error
