@@ -30,7 +30,7 @@ LOCAL = """\
 
 def test_eight_processes_make_a_fresh_ledger_at_once(tmp_path: Path) -> None:
     """Forty times, and each of them uses it at once."""
-    assert said_by("openers.py", tmp_path, 40, 8) == "0 failed\n"
+    assert said_by("openers.py", tmp_path, 40, 8, seconds=110.0) == "0 failed\n"
 
     for n in range(40):
         assert query(tmp_path / str(n) / "usage.db", "SELECT count(*) FROM events") == [(8,)]

@@ -6,6 +6,9 @@ import os
 import sys
 from pathlib import Path
 
+import sqlite_utils  # noqa: F401  what each child needs is loaded once
+
+import usagekit._store.engine  # noqa: F401
 from usagekit import Recorder
 from usagekit.backends.sqlite import SQLiteBackend
 
