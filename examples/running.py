@@ -47,6 +47,7 @@ def asgi_served(app: Any, port: int = 0) -> Iterator[str]:
     config = uvicorn.Config(app, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     listener = config.bind_socket()
+    listener.listen()  # from here on clients are let in, though the server may still be starting
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
