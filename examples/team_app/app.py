@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, WebSocket, WebSocketException, status
 from pydantic import BaseModel
 from starlette.requests import HTTPConnection  # noqa: TC002  FastAPI reads the annotation
-from usagekit.admin import usage_app
-from usagekit.backends.analytics_engine.backend import AnalyticsEngineBackend
 
 from usagekit import Identity, Recorder, track, usage
+from usagekit.admin import usage_app
 from usagekit.asgi import UsageMiddleware
+from usagekit.backends.analytics_engine.backend import AnalyticsEngineBackend
 from usagekit.backends.sqlite import SQLiteBackend
 
 if TYPE_CHECKING:
