@@ -50,7 +50,7 @@ def test_keys_can_change_and_each_finds_its_own() -> None:
             assert recorder.flush()
 
     for processor in (old, new):
-        ann = processor.hashed("ann")  # type: ignore[attr-defined]
+        ann = processor.hashed("ann")
         assert usage(backend, where={"user": ann}, measures="events").totals == {"events": 1}
     assert usage(backend, where={"user": "ann"}, measures="events").totals == {"events": 0}
 

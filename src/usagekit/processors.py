@@ -52,11 +52,28 @@ def sample(one_in: int, *, kind: str = "request") -> Processor:
     return sampling
 
 
-def hash_users(key: str | bytes, *, key_id: str = "1") -> Processor:
+class _UserHash:
+    """What `hash_users` gives: a processor that can also say what an id becomes."""
+
+    def __init__(self, secret: bytes, key_id: str) -> None:
+        self._secret = secret
+        self._key_id = key_id
+
+    def __call__(self, event: UsageEvent) -> UsageEvent | None:
+        return replace(event, user=self.hashed(event.user))
+
+    def hashed(self, user: str) -> str:
+        """Give what a user's id is recorded as; that of nobody is `""`."""
+        if not user:
+            return ""
+        return f"h{self._key_id}:{hmac.new(self._secret, user.encode(), hashlib.sha256).hexdigest()[:32]}"
+
+
+def hash_users(key: str | bytes, *, key_id: str = "1") -> _UserHash:
     """Replace user ids by a keyed hash (HMAC-SHA-256), the same for the same id as long as the key is the same.
 
     A plain hash of an e-mail address can be guessed; this one cannot without the key. To find a user again, hash the
-    id with the same key: the processor's `hashed` attribute does it.
+    id with the same key: the processor's `hashed` method does it.
 
     Args:
         key: the secret, at least 16 bytes.
@@ -69,16 +86,7 @@ def hash_users(key: str | bytes, *, key_id: str = "1") -> Processor:
     if len(secret) < _SHORTEST_KEY:
         msg = f"the key of hash_users has {len(secret)} bytes; give at least {_SHORTEST_KEY} random ones"
         raise ConfigurationError(msg)
-
     if not key_id.isalnum():
         msg = f"key_id={key_id!r} cannot be part of an id; use letters and digits"
         raise ConfigurationError(msg)
-
-    def hashed(user: str) -> str:
-        return f"h{key_id}:{hmac.new(secret, user.encode(), hashlib.sha256).hexdigest()[:32]}" if user else ""
-
-    def hashing(event: UsageEvent) -> UsageEvent | None:
-        return replace(event, user=hashed(event.user))
-
-    hashing.hashed = hashed  # type: ignore[attr-defined]
-    return hashing
+    return _UserHash(secret, key_id)
