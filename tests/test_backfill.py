@@ -94,6 +94,23 @@ def test_a_day_is_brought_in_whole(path: Path, tmp_path: Path, per: str | None) 
     assert whole["last_seen"] == "2026-11-20T18:15:00.000000+00:00"
 
 
+def test_a_ledger_tells_which_days_were_brought_in(path: Path, tmp_path: Path) -> None:
+    """By source and day, each once, with the time it was brought in last."""
+    source = ledger_of(tmp_path / "source.db", events())
+    before = datetime.now(UTC)
+    for day in (DAY, DAY - timedelta(days=1), DAY):
+        backfill_day(str(path), source, day)
+
+    told = SQLiteBackend(path).backfilled()
+
+    assert [day[:-1] for day in told] == [
+        ("SQLiteBackend", DAY - timedelta(days=1), 1, 1, True),
+        ("SQLiteBackend", DAY, 31, 31, True),
+    ]
+    assert before <= told[0].at <= told[1].at <= datetime.now(UTC)
+    assert SQLiteBackend(tmp_path / "source.db").backfilled() == []
+
+
 def test_a_day_is_brought_in_from_analytics_engine(
     path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usagekit._store.schema import Transaction, connect
 from usagekit._store.tombstones import ERASED_BELOW, Tombstones
@@ -22,11 +22,10 @@ from usagekit.query.report import UsageReport
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import date
 
     from usagekit.query import UsageQuery
 
-__all__ = ["key_of", "read_backfill", "replace_day"]
+__all__ = ["BackfilledDay", "days_brought_in", "key_of", "read_backfill", "replace_day"]
 
 _HOUR_US = 3_600_000_000
 _LARGEST = 2**63 - 1
@@ -68,6 +67,35 @@ JOIN orgs o ON o.id = p.org
 JOIN extras x ON x.id = p.extra
 WHERE f.hour >= ? AND f.hour <= ?
 """
+
+
+class BackfilledDay(NamedTuple):
+    """One day that was brought in.
+
+    Attributes:
+        source: the name of the backend it came from, `"analytics-engine:usagekit"`.
+        day: of UTC.
+        events: how many the source told of.
+        rows: how many combinations of hour and dimensions they are.
+        exact: whether the source counted every event.
+        at: when it was brought in, the last time; aware, UTC.
+    """
+
+    source: str
+    day: date
+    events: int
+    rows: int
+    exact: bool
+    at: datetime
+
+
+def days_brought_in(connection: sqlite3.Connection) -> list[BackfilledDay]:
+    """Give every day that was brought in, ascending, by source."""
+    found = []
+    for name, value, at in connection.execute("SELECT key, value, updated_at FROM meta WHERE key GLOB 'backfill:*'"):
+        source, _, day = name.removeprefix("backfill:").rpartition(":")
+        found.append(BackfilledDay(source, date.fromisoformat(day), at=datetime.fromisoformat(at), **json.loads(value)))
+    return sorted(found)
 
 
 def key_of(time: datetime, dimensions: Mapping[str, Any], attributes: Mapping[str, str]) -> UsageEvent:

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from usagekit._reading.answer import answer
 from usagekit._reading.reading import Reading
-from usagekit._store.backfill import read_backfill
+from usagekit._store.backfill import days_brought_in, read_backfill
 from usagekit._store.events import last_seq, read_page
 from usagekit._store.exact import add_functions
 from usagekit._store.retention import Retention, days_from_environment
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
+    from usagekit._store.backfill import BackfilledDay
     from usagekit.event import UsageEvent
     from usagekit.query import UsageQuery
     from usagekit.query.report import UsageReport
@@ -96,6 +97,14 @@ class SQLiteBackend:
 
         self._connection().close()
         return waits_before(self.ledger_path, to_microseconds(before))
+
+    def backfilled(self) -> list[BackfilledDay]:
+        """Tell which days `usagekit backfill` has brought in, from where and when; by source and day, ascending.
+
+        Raises `StorageError` where there is no usable ledger at the path.
+        """
+        with closing(self._connection()) as connection:
+            return days_brought_in(connection)
 
     def _unreadable(self, why: str) -> StorageError:
         return StorageError(
