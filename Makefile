@@ -2,13 +2,14 @@
 # `make demo ARGS=--once` passes arguments on; PYTHON=/path/to/python chooses the interpreter.
 
 .DEFAULT_GOAL := test
-.PHONY: test test-sdks test-clickhouse matrix lint types unit chromium soak bench coverage demo screenshots lock clean
+.PHONY: test test-sdks test-clickhouse matrix lint types unit chromium soak bench coverage demo examples screenshots lock clean
 
 PYTHON ?=
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+EXAMPLES := $(filter-out demo,$(patsubst examples/%/__main__.py,%,$(wildcard examples/*/__main__.py)))
 WORKER := integrations/cloudflare-worker
 WORKERD := $(WORKER)/node_modules/.stamp
 SDKS := .venv-sdks
@@ -69,6 +70,10 @@ coverage: $(STAMP) $(WORKERD)
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo $(ARGS)
+
+# Each for a moment, with a line of figures.
+examples: $(STAMP)
+	@for name in $(EXAMPLES); do $(BIN)/python -m examples.$$name --once || exit 1; done
 
 # docs/images, in the machine's own Chromium.
 screenshots: $(STAMP) chromium

@@ -40,10 +40,10 @@ LINKED = [
             "CONTRIBUTING.md",
             "SECURITY.md",
             "CHANGELOG.md",
-            "examples/demo/README.md",
             "integrations/cloudflare-worker/README.md",
         )
     ),
+    *sorted((ROOT / "examples").glob("*/README.md")),
 ]
 TESTED_ELSEWHERE = {"frameworks", "model-calls", "deploying", "analytics-engine"}  # test_page.py, test_frameworks.py
 PUBLIC_MODULES = (

@@ -22,6 +22,9 @@ from playwright.sync_api import sync_playwright
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from examples.running import asgi_served
+from examples.team_app.__main__ import headers_of
+from examples.team_app.app import COLUMNS, MEMBERS, create_app
 from tests.browser.chromium import executable
 from usagekit import Recorder, UsageEvent
 from usagekit.admin import BearerAuth, questions, usage_app
@@ -29,6 +32,8 @@ from usagekit.backends.sqlite import SQLiteBackend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from playwright.sync_api import Browser
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 TOKEN = "0Zt7-for-one-run-on-loopback-only-kQ"
@@ -38,6 +43,8 @@ SHOTS = {  # scheme, width and height, address
     "page-dark": ("dark", (1240, 1060), "?period=30d&tz=Europe/Berlin&org=Northwind&show=cost_usd"),
     "page-narrow": ("light", (390, 1000), "?period=7d&tz=Europe/Berlin"),
 }
+TEAM_SHOT = ("light", (1240, 864))
+ADMIN = "session-of-usr_ada"
 PEOPLE = [
     (name, org)
     for org, people in {
@@ -134,27 +141,56 @@ def serving(path: Path, now: datetime) -> Iterator[str]:
             recorder.close()
 
 
+@contextmanager
+def serving_team(path: Path, now: datetime) -> Iterator[str]:
+    """Serve the example team_app, whose members were busy for two months, during a block; gives its page's address."""
+    rng = random.Random(3)
+    members = list(MEMBERS.values())
+    with Recorder(SQLiteBackend(path)) as recorder:
+        for hour in range(DAYS * 24, 0, -1):
+            time = now - timedelta(hours=hour)
+            busy = (1 + math.sin((time.hour - 8) / 24 * 2 * math.pi)) * (0.3 if time.weekday() > 4 else 1)
+            for _ in range(int(rng.uniform(0, 4) * busy)):
+                member = rng.choices(members, (5, 3, 2))[0]
+                event = rng.choices(list(COLUMNS), (6, 6, 4, 3, 2))[0]
+                status = 0 if event in {"sync", "chat"} else rng.choices((200, 422), (97, 3))[0]
+                recorder.track(event, user=member.id, org=member.org, status=status, time=time)
+        recorder.flush(60)
+        with asgi_served(create_app(recorder)) as url:
+            yield f"{url}/admin/usage/"
+
+
+def shoot(browser: Browser, name: str, address: str, scheme: str, size: tuple[int, int], **context: Any) -> None:
+    """Make one image."""
+    width, height = size
+    page = browser.new_context(
+        color_scheme=scheme,  # type: ignore[arg-type]
+        viewport={"width": width, "height": height},
+        **context,
+    )
+    view = page.new_page()
+    view.goto(address)
+    view.screenshot(path=IMAGES / f"{name}.png")
+    print(IMAGES / f"{name}.png")
+    page.close()
+
+
 def main() -> int:
     """Make the images."""
     IMAGES.mkdir(exist_ok=True)
     questions.SECONDS = 30  # a busy machine is not to be seen in the images
+    now = datetime.now(UTC)
     with (
         TemporaryDirectory() as directory,
-        serving(Path(directory) / "usage.db", datetime.now(UTC)) as url,
+        serving(Path(directory) / "usage.db", now) as url,
+        serving_team(Path(directory) / "team.db", now) as team_url,
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=executable(), args=["--no-sandbox"])
-        for name, (scheme, (width, height), query) in SHOTS.items():
-            context = browser.new_context(
-                color_scheme=scheme,  # type: ignore[arg-type]
-                viewport={"width": width, "height": height},
-                http_credentials={"username": "admin", "password": TOKEN},
-            )
-            view = context.new_page()
-            view.goto(url + query)
-            view.screenshot(path=IMAGES / f"{name}.png")
-            print(IMAGES / f"{name}.png")
-            context.close()
+        credentials = {"username": "admin", "password": TOKEN}
+        for name, (scheme, size, query) in SHOTS.items():
+            shoot(browser, name, url + query, scheme, size, http_credentials=credentials)
+        shoot(browser, "team_app", f"{team_url}?period=30d", *TEAM_SHOT, extra_http_headers=headers_of(ADMIN))
         browser.close()
     return 0
 
