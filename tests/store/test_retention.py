@@ -13,9 +13,11 @@ from tests.support.rolled import NOW, cells, roll_up, write_events
 from tests.support.stores import eventually, query
 from usagekit import Recorder, UsageEvent
 from usagekit._store import retention
+from usagekit._store.engine import journals_of
+from usagekit._store.ledger import Importer
 from usagekit._store.retention import Purge, Retention, purge_until_done
 from usagekit._store.rollups import Rollups
-from usagekit._store.schema import connect
+from usagekit._store.schema import connect, prepare
 from usagekit.backends.sqlite import SQLiteBackend
 from usagekit.errors import ConfigurationError
 from usagekit.query import UsageQuery, usage
@@ -147,6 +149,14 @@ def test_a_recorder_purges_by_itself(path: Path) -> None:
         assert eventually(lambda: query(path, "SELECT count(*) FROM events")[0][0] < 600)
         assert usage(recorder, by="org", measures="events").totals["events"] > 1000
         assert eventually(lambda: "last_purge" in recorder.status()["jobs"])
+
+
+def test_a_new_ledger_can_be_purged(path: Path) -> None:
+    """Before any journal was written, when there is no folder for them yet."""
+    prepare(str(path))
+
+    with closing(Importer(str(path), journals_of(str(path)))) as importer:
+        assert importer.purge(Retention(days=1)) == 0
 
 
 def test_the_environment_says_how_long(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,7 @@ class Importer:
         """Remove a few of the events that are too old; 0 when none is left, None while another process is at it."""
         from usagekit._store.retention import Purge
 
+        os.makedirs(self._directory, mode=0o700, exist_ok=True)
         with OneAtATime(os.path.join(self._directory, "purge.lock")) as elected:
             if not elected:
                 return None
