@@ -1,18 +1,22 @@
-"""A proxy on loopback that stands for a bad network: it refuses requests, and loses answers."""
+"""A proxy on loopback that stands for a bad network: it refuses, stalls, resets connections, and loses answers."""
 
 from __future__ import annotations
 
+import socket
+import struct
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 REFUSED, PASSED, LOST, UNREACHABLE = "answered 503", "passed on", "answer lost", "unreachable"
+STALLED, RESET = "stalled", "connection reset"
+FATES = (REFUSED, PASSED, LOST, UNREACHABLE, STALLED, RESET)
 
 
 @dataclass
@@ -21,14 +25,16 @@ class FaultProxy:
 
     Args:
         port: where to.
-        choose: gives `REFUSED` (503, not passed on), `PASSED`, or `LOST` (passed on, and its answer thrown away).
+        choose: gives `REFUSED` (503, not passed on), `PASSED`, `LOST` (passed on, and its answer thrown away),
+            `STALLED` (neither passed on nor answered, until `released`) or `RESET` (not passed on).
         answered: called with each answer's status and body before it is passed back or lost.
     """
 
     port: int
     choose: Callable[[], str]
     answered: Callable[[int, bytes], None] = lambda _status, _body: None
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys((REFUSED, PASSED, LOST, UNREACHABLE), 0))
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FATES, 0))
+    released: Event = field(default_factory=Event)
     url: str = ""
 
     def handle(self, handler: BaseHTTPRequestHandler) -> None:
@@ -38,6 +44,10 @@ class FaultProxy:
         if fate == REFUSED:
             self.counts[fate] += 1
             _answer(handler, 503, b"upstream is busy", {"retry-after": "0"})
+            return
+        if fate in {STALLED, RESET}:
+            self.counts[fate] += 1
+            self._break_off(handler, fate)
             return
         answer = self._passed_on(handler, body)
         if answer is None:
@@ -49,6 +59,16 @@ class FaultProxy:
             _answer(handler, *answer, {})
         else:
             handler.close_connection = True
+
+    def _break_off(self, handler: BaseHTTPRequestHandler, fate: str) -> None:
+        if fate == STALLED:
+            self.released.wait(30)
+        else:
+            # Closed without lingering, TCP sends a reset.
+            handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            handler.rfile.close()
+            handler.connection.close()
+        handler.close_connection = True
 
     def _passed_on(self, handler: BaseHTTPRequestHandler, body: bytes) -> tuple[int, bytes] | None:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
@@ -92,6 +112,7 @@ def faulty(proxy: FaultProxy) -> Iterator[FaultProxy]:
     try:
         yield proxy
     finally:
+        proxy.released.set()
         server.shutdown()
         thread.join()
         server.server_close()
