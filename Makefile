@@ -2,7 +2,7 @@
 # `make demo ARGS=--once` passes arguments on; PYTHON=/path/to/python chooses the interpreter.
 
 .DEFAULT_GOAL := test
-.PHONY: test test-sdks test-clickhouse matrix lint types unit chromium soak bench coverage demo examples screenshots lock clean
+.PHONY: test test-sdks test-clickhouse matrix lint types unit programs soak bench coverage demo examples screenshots lock clean
 
 PYTHON ?=
 ARGS ?=
@@ -26,16 +26,20 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-unit: $(STAMP) $(WORKERD) chromium
+unit: $(STAMP) $(WORKERD) programs
 	$(PYTEST) $(ARGS)
 
-# The page is tested in a real browser. Where it cannot be installed, those tests skip themselves and say what to do.
-chromium: $(STAMP)
-	@if ! $(BIN)/python -m tests.browser.chromium && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo 'Installing chromium'; \
+# Programs that tests need and no registry of Python packages has, by their names in Debian. Where one cannot be
+# installed, the tests that need it skip themselves and say what to do.
+programs: $(STAMP)
+	@set -eu; missing=; \
+	$(BIN)/python -m tests.browser.chromium || missing="$$missing chromium"; \
+	command -v prometheus >/dev/null || missing="$$missing prometheus"; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing$$missing"; \
 		export DEBIAN_FRONTEND=noninteractive; \
-		{ apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium >/dev/null; } \
-			|| echo 'apt-get could not install chromium; going on without' >&2; \
+		{ apt-get -qq update && apt-get -qq install --yes --no-install-recommends $$missing >/dev/null; } \
+			|| echo "apt-get could not install$$missing; going on without" >&2; \
 	fi
 
 # Every SDK of docs/sdks.md. LiteLLM holds openai back, so both majors of it are tested.
@@ -76,7 +80,7 @@ examples: $(STAMP)
 	@for name in $(EXAMPLES); do $(BIN)/python -m examples.$$name --once || exit 1; done
 
 # docs/images, in the machine's own Chromium.
-screenshots: $(STAMP) chromium
+screenshots: $(STAMP) programs
 	$(BIN)/python -m tests.browser.screenshots
 
 # Newest versions for every Python and platform we support, in a file that names no place to get them from.

@@ -141,9 +141,7 @@ def serving(name: str, target: str, directory: Path, **environment: str) -> Iter
         directory: where the server runs and logs.
         environment: further variables for its processes.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     directory.mkdir(exist_ok=True)
     log = directory / "server.log"
     with log.open("wb") as output:
@@ -165,6 +163,14 @@ def serving(name: str, target: str, directory: Path, **environment: str) -> Iter
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def free_port() -> int:
+    """Give a port of this machine that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _command(name: str, target: str, port: int) -> list[str]:

@@ -23,7 +23,7 @@ REQUEST = UsageEvent(
     user="ann",
     org="acme",
     status=200,
-    latency_ms=12.5,
+    latency_ms=125,
     route="GET /items/{id}",
     response_bytes=2048,
     weight=3,
@@ -78,7 +78,7 @@ def test_requests_are_http_server_metrics(collector: Collector, providers: Provi
         [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0],
     )
     assert collector.histograms(name, *keys) == {
-        ("GET", "/items/{id}", 200, None, "http", None): (3, 0.0375),
+        ("GET", "/items/{id}", 200, None, "http", None): (3, 0.125 * 3),
         ("POST", None, 500, "500", "http", None): (1, 0.001),
         ("_OTHER", "/pot", None, "client_disconnected", "http", None): (1, 0.007),
     }

@@ -161,7 +161,7 @@ class OpenTelemetryBackend:
 
     def _emitter(self) -> _Emitter:
         meter = self._meter()
-        metrics: list[Callable[[UsageEvent], None]] = [instruments.Usage(meter, self._labels).record]
+        metrics: list[Callable[[Sequence[UsageEvent]], None]] = [instruments.Usage(meter, self._labels).record]
         if self._http == "on" or (self._http == "auto" and not _loaded(_HTTP_REPORTERS)):
             metrics.append(instruments.HttpServer(meter, self._url_scheme).record)
         names = self._gen_ai
@@ -194,7 +194,10 @@ class _Emitter:
     """What one process writes to, and which batch its metrics hold already."""
 
     def __init__(
-        self, metrics: list[Callable[[UsageEvent], None]], logger: Logger | None, provider: LoggerProvider | None
+        self,
+        metrics: list[Callable[[Sequence[UsageEvent]], None]],
+        logger: Logger | None,
+        provider: LoggerProvider | None,
     ) -> None:
         self._metrics = metrics
         self._logger = logger
@@ -204,9 +207,8 @@ class _Emitter:
     def emit(self, events: Sequence[UsageEvent], batch_id: str) -> None:
         """Record what is not yet recorded; log records go out again, since a failed export has lost them."""
         if self._recorded != batch_id:
-            for event in events:
-                for record in self._metrics:
-                    record(event)
+            for record in self._metrics:
+                record(events)
             self._recorded = batch_id
         if self._logger is None:
             return

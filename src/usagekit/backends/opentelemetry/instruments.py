@@ -13,7 +13,8 @@ from usagekit.backends.opentelemetry import attributes as conventions
 from usagekit.backends.opentelemetry.attributes import Attributes, Capped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
 
     from opentelemetry.metrics import Histogram, Meter
 
@@ -28,18 +29,19 @@ TOKENS = tuple(float(4**n) for n in range(14))
 _EVENTS, _MODELS, _ROUTES = 200, 200, 1000  # values of an attribute: apps may name events and models as they like
 _LABELS = {"user": "user.id", "org": "usagekit.org.id", "route": "http.route"}
 _SUMS = {
-    # Named as the measures that `usage` gives: unit, and whether only model calls have it.
-    "events": ("{event}", False),
-    "quantity": ("1", False),
-    "response_bytes": ("By", False),
-    "input_tokens": ("{token}", True),
-    "output_tokens": ("{token}", True),
-    "cache_read_tokens": ("{token}", True),
-    "cache_write_tokens": ("{token}", True),
-    "reasoning_tokens": ("{token}", True),
-    "cost_usd": ("{USD}", True),
-    "unpriced": ("{event}", True),
+    # Named as the measures that `usage` gives, and in their units.
+    "events": "{event}",
+    "unpriced": "{event}",
+    "quantity": "1",
+    "response_bytes": "By",
+    "input_tokens": "{token}",
+    "output_tokens": "{token}",
+    "cache_read_tokens": "{token}",
+    "cache_write_tokens": "{token}",
+    "reasoning_tokens": "{token}",
+    "cost_usd": "{USD}",
 }
+_FIELDS = tuple(_SUMS)[2:]  # of an event; the first two are counted
 
 
 def _put(histogram: Histogram, value: float, attributes: Attributes, weight: int) -> None:
@@ -65,10 +67,13 @@ class HttpServer:
             explicit_bucket_boundaries_advisory=HTTP_SECONDS,
         )
 
-    def record(self, event: UsageEvent) -> None:
-        """Record a request; the end of a websocket is none, its beginning is one."""
-        if event.kind != "request" or event.latency_ms is None or event.event == "websocket_close":
-            return
+    def record(self, events: Iterable[UsageEvent]) -> None:
+        """Record the requests of a batch; the end of a websocket is none, its beginning is one."""
+        for event in events:
+            if event.kind == "request" and event.latency_ms is not None and event.event != "websocket_close":
+                self._record(event, event.latency_ms / 1000)
+
+    def _record(self, event: UsageEvent, seconds: float) -> None:
         method, template = conventions.method_and_template(event.route)
         attributes: Attributes = {"http.request.method": method, "url.scheme": self._url_scheme}
         if template:
@@ -77,7 +82,7 @@ class HttpServer:
             attributes["http.response.status_code"] = event.status
         if error := conventions.request_error(event):
             attributes["error.type"] = error
-        _put(self._duration, event.latency_ms / 1000, attributes, event.weight)
+        _put(self._duration, seconds, attributes, event.weight)
 
 
 class _Calls:
@@ -132,10 +137,13 @@ class ShippedGenAI:
             explicit_bucket_boundaries_advisory=CALL_SECONDS,
         )
 
-    def record(self, event: UsageEvent) -> None:
-        """Record a model call; tokens where there are some."""
-        if event.kind != "llm":
-            return
+    def record(self, events: Iterable[UsageEvent]) -> None:
+        """Record the model calls of a batch; tokens where there are some."""
+        for event in events:
+            if event.kind == "llm":
+                self._record(event)
+
+    def _record(self, event: UsageEvent) -> None:
         attributes = self._calls.of(event)
         for kind, count in (("input", event.input_tokens), ("output", event.output_tokens)):
             if count:
@@ -192,10 +200,13 @@ class NextGenAI:
         }
         self._others = _operation_duration(meter) if is_alone else None
 
-    def record(self, event: UsageEvent) -> None:
-        """Record a model call; a failed one counts 0 tokens, and embeddings are no inference."""
-        if event.kind != "llm":
-            return
+    def record(self, events: Iterable[UsageEvent]) -> None:
+        """Record the model calls of a batch; a failed one counts 0 tokens, and embeddings are no inference."""
+        for event in events:
+            if event.kind == "llm":
+                self._record(event)
+
+    def _record(self, event: UsageEvent) -> None:
         attributes = self._calls.of(event)
         failed = _failed(attributes, event)
         is_inference = attributes["gen_ai.operation.name"] != "embeddings"
@@ -221,15 +232,31 @@ class Usage:
     """
 
     def __init__(self, meter: Meter, labels: Mapping[str, int]) -> None:
-        self._sums = {
+        self._counters = {
             name: meter.create_counter(f"usagekit.{name}", unit=unit, description=f"Sum of {name} over events.")
-            for name, (unit, _) in _SUMS.items()
+            for name, unit in _SUMS.items()
         }
         self._labels = [(name, _LABELS.get(name, f"usagekit.{name}"), Capped(most)) for name, most in labels.items()]
         self._events, self._models, self._providers = Capped(_EVENTS), Capped(_MODELS), Capped(_MODELS)
 
-    def record(self, event: UsageEvent) -> None:
-        """Add an event to every counter it has something for."""
+    def record(self, events: Sequence[UsageEvent]) -> None:
+        """Add a batch to every counter that has something of it; added up first, exactly."""
+        sums: dict[tuple[tuple[str, str | int], ...], dict[str, Any]] = {}
+        for event in events:
+            sum_of = sums.setdefault(tuple(self._attributes(event).items()), dict.fromkeys(_SUMS, 0))
+            weight = event.weight
+            sum_of["events"] += weight
+            sum_of["unpriced"] += weight * (event.cost_source == "unpriced")
+            for name in _FIELDS:
+                if value := getattr(event, name):
+                    sum_of[name] += value * weight
+        for key, sum_of in sums.items():
+            attributes = dict(key)
+            for name, value in sum_of.items():
+                if value:
+                    self._counters[name].add(float(value) if name == "cost_usd" else value, attributes)
+
+    def _attributes(self, event: UsageEvent) -> Attributes:
         attributes: Attributes = {
             "usagekit.kind": event.kind,
             "usagekit.event": self._events(event.event),
@@ -242,17 +269,4 @@ class Usage:
         for name, attribute, capped in self._labels:
             if value := getattr(event, name) if name in _LABELS else event.attributes.get(name, ""):
                 attributes[attribute] = capped(value)
-        for name, (_, only_calls) in _SUMS.items():
-            if not only_calls or event.kind == "llm" or event.cost_usd is not None:
-                amount = _amount(event, name)
-                if amount:
-                    self._sums[name].add(amount * event.weight, attributes)
-
-
-def _amount(event: UsageEvent, name: str) -> float:
-    if name == "events":
-        return 1
-    if name == "unpriced":
-        return event.cost_source == "unpriced"
-    value = getattr(event, name)
-    return float(value) if name == "cost_usd" and value is not None else value or 0
+        return attributes
