@@ -90,7 +90,7 @@ def _parser() -> _Parser:
     for add in (
         *(_add_report, _add_statement, _add_export, _add_sql, _add_serve),
         *(_add_status, _add_drain, _add_rollup, _add_purge, _add_erase),
-        *(_add_analytics_engine, _add_backfill, _add_reconcile),
+        *(_add_analytics_engine, _add_backfill, _add_reconcile, _add_backends),
     ):
         add(commands)
     return parser
@@ -319,6 +319,12 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     _add_ledger(parser, "the ledger")
 
 
+def _add_backends(commands: Any) -> None:
+    parser = commands.add_parser("backends", help="which backends are installed, and what each can do")
+    _add_format(parser, "table", "json")
+    parser.set_defaults(command=_backends)
+
+
 def _add_ledger(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--db", metavar="PATH", help=f"{what} [USAGEKIT_BACKEND, else USAGEKIT_PATH]")
 
@@ -328,8 +334,7 @@ def _add_format(parser: argparse.ArgumentParser, *formats: str) -> None:
 
 
 def _add_timeout(parser: argparse.ArgumentParser) -> None:
-    what = "give up when the answer takes longer [never]"
-    parser.add_argument("--timeout", type=float, metavar="SECONDS", help=what)
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="give up when the answer takes longer [never]")
 
 
 def _algebra() -> str:
@@ -408,6 +413,12 @@ def _erase(arguments: argparse.Namespace) -> int:
     from usagekit.cli.erase import erase
 
     return erase(arguments)
+
+
+def _backends(arguments: argparse.Namespace) -> int:
+    from usagekit.cli import backends
+
+    return backends.backends(arguments)
 
 
 def _drain(arguments: argparse.Namespace) -> int:

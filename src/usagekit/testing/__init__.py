@@ -1,4 +1,4 @@
-"""What your own tests need: `ProviderServer` answers model SDKs, `ReaderContract` is the suite every reader passes.
+"""What your own tests need: `ProviderServer` answers model SDKs; every reader and sink passes the suites for them.
 
 Nothing here is loaded by usagekit itself, and it needs the standard library alone.
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from usagekit.testing.contract import ReaderContract
 from usagekit.testing.provider import ProviderServer, ReceivedRequest
+from usagekit.testing.sinks import SinkContract
 from usagekit.testing.wire.exchange import Answer
 
-__all__ = ["Answer", "ProviderServer", "ReaderContract", "ReceivedRequest"]
+__all__ = ["Answer", "ProviderServer", "ReaderContract", "ReceivedRequest", "SinkContract"]

@@ -73,7 +73,8 @@ def providing(url: str, timeout: float = 5.0) -> Iterator[Providers]:
     metrics = Acknowledged(OTLPMetricExporter(endpoint=f"{url}/v1/metrics", timeout=timeout))
     logs = Acknowledged(OTLPLogExporter(endpoint=f"{url}/v1/logs", timeout=timeout))
     reader = PeriodicExportingMetricReader(metrics, export_interval_millis=math.inf)  # type: ignore[arg-type]
-    processor = BatchLogRecordProcessor(logs)  # type: ignore[arg-type]
+    # No timer of its own, which could cut a batch in two.
+    processor = BatchLogRecordProcessor(logs, schedule_delay_millis=86_400_000)  # type: ignore[arg-type]
     meter_provider = MeterProvider([reader], shutdown_on_exit=False)
     logger_provider = LoggerProvider(shutdown_on_exit=False)
     logger_provider.add_log_record_processor(processor)
