@@ -23,7 +23,9 @@ from fastapi.testclient import TestClient
 from werkzeug.test import Client
 
 import usagekit
-from usagekit import Recorder, cli, usage
+from tests.support.otlp import collecting
+from tests.support.stores import eventually
+from usagekit import Recorder, UsageEvent, cli, usage
 from usagekit.backends.sqlite import SQLiteBackend
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ LINKED = [
             "SECURITY.md",
             "CHANGELOG.md",
             "integrations/cloudflare-worker/README.md",
+            "integrations/example-backend/README.md",
         )
     ),
     *sorted((ROOT / "examples").glob("*/README.md")),
@@ -48,8 +51,8 @@ LINKED = [
 TESTED_ELSEWHERE = {"frameworks", "model-calls", "deploying", "analytics-engine"}  # test_page.py, test_frameworks.py
 PUBLIC_MODULES = (
     "admin asgi backends backends.analytics_engine"
-    " backends.analytics_engine.backend backends.memory backends.sqlite django flask processors signals"
-    " testing wsgi"
+    " backends.analytics_engine.backend backends.memory backends.opentelemetry backends.sqlite django flask"
+    " processors signals testing wsgi"
 ).split()
 
 TOKEN = "fQ7-docs-only-2Zk9xVb4LmTr8HsWc1"
@@ -306,6 +309,9 @@ def test_extending() -> None:
         assert time.monotonic() < deadline, status
         time.sleep(0.01)
     assert status["sinks"] == {"file": {"delivered": 2, "lag": 0, "dead_letters": 1}}
+    assert eventually(lambda: sum(count for sink, count in namespace["settled"] if sink == "file") == 3)
+    assert (namespace["refused"], namespace["failures"]) == ([], [])
+    assert [user for user, _ in namespace["alerts"]] == ["ann"]
     lines = [json.loads(line) for line in Path("events.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(line["event"], line["user"]) for line in lines] == [("export", "ann"), ("export", "bob")]
     assert namespace["report"].rows == [{"user": "ann", "events": 2}]
@@ -315,6 +321,24 @@ def test_extending() -> None:
     for test in tests:
         test()
     close(namespace)
+
+
+def test_opentelemetry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is recorded is in the collector: as a metric by the recorder's backend, as a record by the other."""
+    with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        namespace = run(ROOT / "docs/opentelemetry.md")
+        recorder = namespace["recorder"]
+        recorder.track("export", user="ann", quantity=3)
+        assert recorder.flush()
+        assert eventually(lambda: recorder.status()["sinks"]["opentelemetry"]["delivered"] == 1)
+        namespace["with_logs"].write([UsageEvent(id="x-1", event="export", user="bob")], batch_id="1")
+        close(namespace)
+        namespace["meter_provider"].shutdown()
+        namespace["logger_provider"].shutdown()
+
+    assert collector.sums("usagekit/usagekit.quantity", "usagekit.event") == {("export",): 4}
+    assert [values["user.id"] for _, values in collector.records] == ["bob"]
 
 
 def test_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,9 +383,10 @@ def test_testing(monkeypatch: pytest.MonkeyPatch) -> None:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
         namespace["test_summaries"](server)
-    suite = namespace["TestMyBackend"]()
-    for name, test in inspect.getmembers(suite, inspect.ismethod):
-        if name.startswith("test_"):
+    for suite in (namespace["TestMyBackend"](), namespace["TestShelf"]()):
+        tests = [test for name, test in inspect.getmembers(suite, inspect.ismethod) if name.startswith("test_")]
+        assert len(tests) >= 7
+        for test in tests:
             test()
     close(namespace)
 
@@ -419,7 +444,7 @@ def test_every_option_of_every_command_is_documented() -> None:
     ]
 
     names = "report statement export sql serve status drain rollup purge erase analytics-engine backfill reconcile"
-    assert set(commands) == set(names.split())
+    assert set(commands) == {*names.split(), "backends"}
     assert missing == []
 
 

@@ -57,6 +57,8 @@ class SQLiteBackend:
         ConfigurationError: the path is empty or `":memory:"`, or a number of days cannot be.
     """
 
+    ledger_path: str
+
     def __init__(
         self,
         path: str | os.PathLike[str],

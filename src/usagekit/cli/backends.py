@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     import argparse
     from importlib.metadata import EntryPoint
 
-_ABILITIES = {"write": "write", "read": "read", "from_url": "url"}
+_ABILITIES = {
+    "write": ("write", "ledger_path"),  # the ledger is written without a `write` of its own
+    "read": ("read",),
+    "url": ("from_url",),
+}
 
 
 def backends(arguments: argparse.Namespace) -> int:
@@ -45,5 +49,9 @@ def _told(point: EntryPoint) -> dict[str, Any]:
         return told | {"can": [], "error": f"{type(error).__name__}: {error}"}
     # A method may also be declared, and set on those instances alone that can do it.
     declared = getattr(backend, "__annotations__", {})
-    can = [word for name, word in _ABILITIES.items() if hasattr(backend, name) or name in declared]
+    can = [
+        ability
+        for ability, names in _ABILITIES.items()
+        if any(hasattr(backend, name) or name in declared for name in names)
+    ]
     return told | {"can": can, "error": None}
