@@ -21,7 +21,7 @@ from benchmarks.measure import Result, Setting
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-NAMES = ("request", "calls", "ingest", "size", "imports", "loop", "analytics-engine", "peers", "sql")
+NAMES = ("request", "calls", "ingest", "size", "imports", "loop", "sinks", "analytics-engine", "peers", "sql")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
