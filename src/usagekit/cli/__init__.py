@@ -349,8 +349,7 @@ def _algebra() -> str:
     return "\n".join(
         [
             "NAMES are separated by commas, or the option is repeated. The app's own declared",
-            "dimensions can be asked for like the others. JSON and CSV have all measures.",
-            "",
+            "dimensions can be asked for like the others. JSON and CSV have all measures.\n",
             *lists,
         ],
     )
