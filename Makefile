@@ -42,13 +42,14 @@ programs: $(STAMP)
 			|| echo "apt-get could not install$$missing; going on without" >&2; \
 	fi
 
-# Every SDK of docs/sdks.md. LiteLLM holds openai back, so both majors of it are tested.
+# Every SDK of docs/sdks.md. LiteLLM holds openai back, so both majors of it are tested; it brings aiohttp, so google-genai
+# is tested with it and without.
 test-sdks: $(SDKS)/.stamp $(LITELLM)/.stamp
 	USAGEKIT_SDKS='anthropic boto3 cohere google-genai groq langchain-anthropic langchain-openai mistralai ollama \
 		openai opentelemetry-instrumentation-anthropic opentelemetry-instrumentation-genai-anthropic \
 		opentelemetry-instrumentation-genai-openai opentelemetry-instrumentation-openai pydantic-ai-slim' \
 		$(SDKS)/bin/python -m pytest tests/sdks $(ARGS)
-	USAGEKIT_SDKS='litellm openai' $(LITELLM)/bin/python -m pytest tests/sdks $(ARGS)
+	USAGEKIT_SDKS='google-genai litellm openai' $(LITELLM)/bin/python -m pytest tests/sdks $(ARGS)
 
 # What is written down of ClickHouse's answers, beside embedded ClickHouse: 180 MB, so only here.
 test-clickhouse: $(STAMP)
@@ -84,6 +85,8 @@ screenshots: $(STAMP) programs
 	$(BIN)/python -m tests.browser.screenshots
 
 # Newest versions for every Python and platform we support, in a file that names no place to get them from.
+# Newest versions for every Python and platform we support, in files that name no place to get them from; docs/sdks.md
+# says which.
 lock: $(STAMP)
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade --target $(VENV)/lock uv
 	$(VENV)/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
@@ -94,7 +97,7 @@ lock: $(STAMP)
 			--extra prices --group $$group --annotation-style line --custom-compile-command "make lock" \
 			--output-file requirements-$$group.txt pyproject.toml; \
 	done
-	$(MAKE) --no-print-directory $(STAMP)
+	$(MAKE) --no-print-directory matrix
 
 clean:
 	rm -rf $(WORKER)/node_modules $(VENV) $(SDKS) $(LITELLM) $(PEERS) dist build htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -33,6 +33,12 @@ BLOCKING_ONLY = ("boto3",)
 PARTLY = defaultdict(lambda: {"estimated", "unpriced"}, {"google": {"priced"}})
 """Where the cost of half a stream comes from: Google reports as it goes."""
 OWN_WARNINGS = {
+    # Where aiohttp is installed, as beside LiteLLM, google-genai awaits with it.
+    "google-genai": [
+        pytest.mark.filterwarnings(
+            "ignore:Inheritance class AiohttpClientSession from ClientSession:DeprecationWarning"
+        )
+    ],
     "litellm": [pytest.mark.filterwarnings("ignore:Item '.*' on TypedDict:UserWarning")],
 }
 """What an SDK warns of by itself."""
@@ -226,9 +232,12 @@ def test_cancelled(
     async def cancelled() -> None:
         has_begun = asyncio.Event()
         task = asyncio.create_task(read(has_begun))
-        await asyncio.wait_for(has_begun.wait(), 10)
+        begun = asyncio.create_task(has_begun.wait())
+        await asyncio.wait({task, begun}, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+        assert has_begun.is_set(), task
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
     runner.run(cancelled())
 

@@ -35,6 +35,7 @@ INSTRUMENTATIONS = {
 """The module of each distribution that traces an SDK: OpenTelemetry's own ones and OpenLLMetry's."""
 
 PROMPT = "Say something."
+SECONDS = 60.0  # some SDKs give up connecting after 5, which a busy machine may take
 
 
 class Driver(Protocol):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import anthropic
 
-from tests.sdks.drivers import PROMPT, dumped
+from tests.sdks.drivers import PROMPT, SECONDS, dumped
 
 if TYPE_CHECKING:
     from usagekit.testing import ProviderServer
@@ -20,8 +20,12 @@ class Driver:
     tries = 1
 
     def __init__(self, server: ProviderServer) -> None:
-        self._client = anthropic.Anthropic(base_url=server.anthropic, api_key="test-key", max_retries=0)
-        self._async_client = anthropic.AsyncAnthropic(base_url=server.anthropic, api_key="test-key", max_retries=0)
+        self._client = anthropic.Anthropic(
+            base_url=server.anthropic, api_key="test-key", max_retries=0, timeout=SECONDS
+        )
+        self._async_client = anthropic.AsyncAnthropic(
+            base_url=server.anthropic, api_key="test-key", max_retries=0, timeout=SECONDS
+        )
         messages = [{"role": "user", "content": PROMPT}]
         self._request: dict[str, Any] = {"model": self.model, "messages": messages, "max_tokens": 1000}
 

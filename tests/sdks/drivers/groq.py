@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import groq
 
-from tests.sdks.drivers import PROMPT, dumped
+from tests.sdks.drivers import PROMPT, SECONDS, dumped
 
 if TYPE_CHECKING:
     from usagekit.testing import ProviderServer
@@ -20,8 +20,8 @@ class Driver:
     tries = 1
 
     def __init__(self, server: ProviderServer) -> None:
-        self._client = groq.Groq(base_url=server.groq, api_key="test-key", max_retries=0)
-        self._async_client = groq.AsyncGroq(base_url=server.groq, api_key="test-key", max_retries=0)
+        self._client = groq.Groq(base_url=server.groq, api_key="test-key", max_retries=0, timeout=SECONDS)
+        self._async_client = groq.AsyncGroq(base_url=server.groq, api_key="test-key", max_retries=0, timeout=SECONDS)
         self._request: dict[str, Any] = {"model": self.model, "messages": [{"role": "user", "content": PROMPT}]}
 
     def ask(self) -> Any:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_anthropic import ChatAnthropic
 
-from tests.sdks.drivers import PROMPT, dumped
+from tests.sdks.drivers import PROMPT, SECONDS, dumped
 
 if TYPE_CHECKING:
     from usagekit.testing import ProviderServer
@@ -20,7 +20,9 @@ class Driver:
     tries = 1
 
     def __init__(self, server: ProviderServer) -> None:
-        self._chat: Any = ChatAnthropic(model=self.model, base_url=server.anthropic, api_key="test-key", max_retries=0)
+        self._chat: Any = ChatAnthropic(
+            model=self.model, base_url=server.anthropic, api_key="test-key", max_retries=0, timeout=SECONDS
+        )
 
     def ask(self) -> Any:
         return self._chat.invoke(PROMPT)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 from mistralai.client import Mistral
 
-from tests.sdks.drivers import PROMPT, dumped
+from tests.sdks.drivers import PROMPT, SECONDS, dumped
 
 if TYPE_CHECKING:
     from usagekit.testing import ProviderServer
@@ -20,8 +21,13 @@ class Driver:
     tries = 1
 
     def __init__(self, server: ProviderServer) -> None:
-        self._client = Mistral(api_key="test-key", server_url=server.mistral)
-        self._client.__enter__()
+        # The SDK closes clients of its own making from the garbage collector, with an `asyncio.run` that takes the
+        # current loop away from whichever test is running then.
+        self._http = httpx2.Client(timeout=SECONDS)
+        self._async_http = httpx2.AsyncClient(timeout=SECONDS)
+        self._client = Mistral(
+            api_key="test-key", server_url=server.mistral, client=self._http, async_client=self._async_http
+        )
         self._request: dict[str, Any] = {"model": self.model, "messages": [{"role": "user", "content": PROMPT}]}
 
     def ask(self) -> Any:
@@ -44,5 +50,5 @@ class Driver:
         return dumped(part)
 
     async def close(self) -> None:
-        self._client.__exit__(None, None, None)
-        await self._client.__aexit__(None, None, None)
+        self._http.close()
+        await self._async_http.aclose()

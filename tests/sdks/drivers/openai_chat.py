@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import openai
 
-from tests.sdks.drivers import PROMPT, dumped
+from tests.sdks.drivers import PROMPT, SECONDS, dumped
 
 if TYPE_CHECKING:
     from usagekit.testing import ProviderServer
@@ -20,8 +20,10 @@ class Driver:
     tries = 1
 
     def __init__(self, server: ProviderServer) -> None:
-        self._client = openai.OpenAI(base_url=server.openai, api_key="test-key", max_retries=0)
-        self._async_client = openai.AsyncOpenAI(base_url=server.openai, api_key="test-key", max_retries=0)
+        self._client = openai.OpenAI(base_url=server.openai, api_key="test-key", max_retries=0, timeout=SECONDS)
+        self._async_client = openai.AsyncOpenAI(
+            base_url=server.openai, api_key="test-key", max_retries=0, timeout=SECONDS
+        )
         self._request: dict[str, Any] = {"model": self.model, "messages": [{"role": "user", "content": PROMPT}]}
 
     def ask(self) -> Any:

@@ -9,7 +9,7 @@ from pydantic_ai import Agent
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
-from tests.sdks.drivers import PROMPT
+from tests.sdks.drivers import PROMPT, SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ class Driver:
     tries = 1
 
     def __init__(self, server: ProviderServer) -> None:
-        self._client = openai.AsyncOpenAI(base_url=server.openai, api_key="test-key", max_retries=0)
+        self._client = openai.AsyncOpenAI(base_url=server.openai, api_key="test-key", max_retries=0, timeout=SECONDS)
         self._agent = Agent(OpenAIChatModel(self.model, provider=OpenAIProvider(openai_client=self._client)))
 
     def ask(self) -> Any:
