@@ -34,7 +34,7 @@ def test_the_page_does_what_it_says(provider: Provider, tmp_path: Path, monkeypa
     assert report == {
         ("llm", "ann", "acme", "", "gpt-5-mini", "priced"): 150,
         ("chat", "bob", "", "support", "gpt-5-mini", "priced"): 150,
-        ("llm", "ann", "", "", "acme-1", "unpriced"): 46,
+        ("llm", "ann", "", "", "acme-1", "priced"): 46,  # late
         ("llm", "ann", "", "", "gpt-5-mini", "priced"): 150,
     }
     set_default_recorder(None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime
 from decimal import Decimal, localcontext
@@ -181,6 +183,15 @@ def test_own_prices_have_caches_sizes_tiers_and_units() -> None:
     assert dollars(Prices({"m": {"input": 2}}), Usage(input_tokens=10, cache_read_tokens=10), "m") == Decimal("0.00002")
 
 
+def test_sizes_may_be_text_as_in_json() -> None:
+    """And in any order."""
+    prices = Prices({"m": {"input": 1, "above": {"100000": {"input": 3}, "9000": {"input": 2}}}})
+
+    costs = [dollars(prices, Usage(input_tokens=tokens), "m") for tokens in (9000, 9001, 100_001)]
+
+    assert costs == [Decimal("0.009"), Decimal("0.018002"), Decimal("0.300003")]
+
+
 def test_costs_are_rounded_half_to_even() -> None:
     """Nano-dollars are whole."""
     prices = Prices({"m": {"input": "0.0005"}})
@@ -192,7 +203,18 @@ def test_costs_are_rounded_half_to_even() -> None:
 
 @pytest.mark.parametrize(
     "price",
-    [5, {"inputs": 1}, {"input": -1}, {"input": "x"}, {"input": float("nan")}, {"above": {5: {"in": 1}}}],
+    [
+        5,
+        {"inputs": 1},
+        {"input": -1},
+        {"input": "x"},
+        {"input": float("nan")},
+        {"above": {5: {"in": 1}}},
+        {"above": {"many": {"input": 1}}},
+        {"above": 5},
+        {"tiers": ["flex"]},
+        {"tiers": {"flex": "gpt-5-mini"}},
+    ],
 )
 def test_a_price_that_cannot_be_one_is_refused(price: Any) -> None:
     """At once, with what to write instead."""
@@ -230,6 +252,25 @@ def test_nothing_is_fetched_and_no_thread_started() -> None:
     dollars(Prices(), Usage(input_tokens=1), "gpt-4o")
 
     assert threading.active_count() == threads
+
+
+def test_price_data_is_loaded_for_the_first_call_that_needs_it() -> None:
+    """Neither own prices nor reported costs do."""
+    program = """
+import sys
+from usagekit import Recorder
+from usagekit.backends.memory import MemoryBackend
+recorder = Recorder(MemoryBackend(), durability="memory", prices={"m": {"input": 1}})
+counts = {"prompt_tokens": 5, "completion_tokens": 5}
+for model, cost in (("m", None), ("o3", 1), ("o3", None)):
+    recorder.track_tokens(lambda: {"model": model, "usage": counts | {"cost": cost}})()
+    print("genai_prices" in sys.modules)
+recorder.close()
+"""
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    assert (done.stdout.split(), done.stderr) == (["False", "False", "True"], "")
 
 
 def test_a_reported_cost_wins(tmp_path: Path) -> None:

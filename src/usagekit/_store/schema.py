@@ -56,7 +56,8 @@ CREATE TABLE subjects (
     UNIQUE (user, org, extra)
 ) STRICT;
 
--- The events, in the order they were imported; nothing is ever changed here, and only whole ranges are deleted.
+-- The events, in the order they were imported. Only whole ranges are deleted, and nothing is ever changed but this: a
+-- row without a cost may get one, `cost_nano`, together with the shape that says where it is from.
 CREATE TABLE events (
     seq INTEGER PRIMARY KEY,
     offset_us INTEGER NOT NULL,  -- time, from blocks.base_us

@@ -1,4 +1,4 @@
-"""The `usagekit` command: reports, SQL, the page, the state of a ledger, and importing what dead processes left behind.
+"""The `usagekit` command: reports, SQL, the page, the state of a ledger, and what keeps it in order.
 
 Here stand only the way in and the options; what a command needs is imported when it runs, so that `--help` is there
 at once.
@@ -31,9 +31,9 @@ PROGRESS_AFTER = 0.5  # seconds; shorter work needs no progress bar
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv`, by default the process's, and return the exit code.
 
-    0 = done, 1 = `drain` or `rollup` left something or `reconcile` found drift, 2 = an error, said in one line on
-    stderr. Leaves by `SystemExit` where argparse does: after `--help` and `--version`, and for options it does not
-    understand.
+    0 = done, 1 = `drain`, `rollup` or `reprice` left something or `reconcile` found drift, 2 = an error, said in one
+    line on stderr. Leaves by `SystemExit` where argparse does: after `--help` and `--version`, and for options it does
+    not understand.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -89,7 +89,7 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name", title="commands")
     for add in (
         *(_add_report, _add_statement, _add_export, _add_sql, _add_serve),
-        *(_add_status, _add_drain, _add_rollup, _add_purge, _add_erase),
+        *(_add_status, _add_drain, _add_rollup, _add_purge, _add_erase, _add_reprice),
         *(_add_analytics_engine, _add_backfill, _add_reconcile, _add_backends),
     ):
         add(commands)
@@ -325,6 +325,28 @@ def _add_backends(commands: Any) -> None:
     parser.set_defaults(command=_backends)
 
 
+def _add_reprice(commands: Any) -> None:
+    parser = commands.add_parser(
+        "reprice",
+        help="price the model calls that had no price when they were recorded",
+        description="Price the unpriced model calls of a ledger, each as of its own time; a cost that is there stays.",
+    )
+    option = parser.add_argument
+    _add_ledger(parser, "the ledger")
+    option("--since", required=True, metavar="WHEN", help="inclusive: a date in the zone, or a time with an offset")
+    option("--until", metavar="WHEN", help="exclusive: likewise [now]")
+    option("--tz", default="UTC", metavar="ZONE", help="IANA name of the zone for dates [UTC]")
+    option(
+        "--model", action="append", default=[], metavar="NAME", help="only this model; also PROVIDER/MODEL; repeatable"
+    )
+    option(
+        "--prices", metavar="FILE", help="your own prices, JSON as of Recorder(prices=...); they win over public ones"
+    )
+    option("--dry-run", action="store_true", help="say what would be priced, and change nothing")
+    _add_format(parser, "table", "json")
+    parser.set_defaults(command=_reprice)
+
+
 def _add_ledger(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--db", metavar="PATH", help=f"{what} [USAGEKIT_BACKEND, else USAGEKIT_PATH]")
 
@@ -448,3 +470,9 @@ def _reconcile(arguments: argparse.Namespace) -> int:
     from usagekit.cli.backfill import reconcile
 
     return reconcile(arguments)
+
+
+def _reprice(arguments: argparse.Namespace) -> int:
+    from usagekit.cli.reprice import reprice
+
+    return reprice(arguments)

@@ -11,14 +11,14 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from decimal import Decimal, localcontext
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from usagekit import _clean
 from usagekit.errors import ConfigurationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from usagekit.llm.usage import Usage
@@ -164,6 +164,8 @@ class Prices:
     def _check(self, time_us: int) -> None:
         """Forget what was looked up in price data that a running `genai_prices.UpdatePrices` has replaced."""
         self._checked_until_us = time_us + _MINUTE_US
+        if self._snapshot is None:
+            return
         snapshot = _snapshot()
         if snapshot is not self._snapshot:
             self._known.clear()
@@ -185,6 +187,8 @@ class Prices:
             aliased = self._own_pricing(provider, model, context)
             pricing = aliased if isinstance(aliased, _Pricing) else None
         if pricing is None:
+            if self._snapshot is None:
+                self._snapshot = _snapshot()
             pricing = _public_pricing(self._snapshot, provider, model, context, time_us)
         if len(self._known) >= _KEPT:
             self._known.clear()
@@ -259,9 +263,10 @@ def _checked(name: object, price: Any) -> Mapping[str, Any] | str:
     checked: dict[str, Any] = {}
     for key, value in price.items():
         if key == "above":
-            checked["above"] = {int(start): _checked(name, one) for start, one in sorted(value.items())}
+            sizes = {_size(name, start): one for start, one in _parts(name, key, value)}
+            checked["above"] = {start: _differing(name, key, sizes[start]) for start in sorted(sizes)}
         elif key == "tiers":
-            checked["tiers"] = {_lowered(tier): _checked(name, one) for tier, one in value.items()}
+            checked["tiers"] = {_lowered(tier): _differing(name, key, one) for tier, one in _parts(name, key, value)}
         elif key in _OWN_KEYS:
             checked[key] = _amount(name, key, value)
         else:
@@ -269,6 +274,31 @@ def _checked(name: object, price: Any) -> Mapping[str, Any] | str:
             msg = f"the price of {name!r} has an unknown part {key!r}; use {known}"
             raise ConfigurationError(msg)
     return checked
+
+
+def _parts(name: object, key: str, value: Any) -> Iterable[tuple[object, object]]:
+    if not hasattr(value, "items"):
+        msg = f"the price of {name!r} has {key}={value!r}; give a mapping: {_EXAMPLES[key]}"
+        raise ConfigurationError(msg)
+    return value.items()  # type: ignore[no-any-return]
+
+
+def _differing(name: object, key: str, price: object) -> Mapping[str, Any]:
+    if isinstance(price, str):
+        msg = f"the price of {name!r} has an alias, {price!r}, in {key}; give what differs: {_EXAMPLES[key]}"
+        raise ConfigurationError(msg)
+    return cast("Mapping[str, Any]", _checked(name, price))
+
+
+def _size(name: object, start: Any) -> int:
+    try:
+        return int(start)  # JSON has text for keys
+    except (TypeError, ValueError):
+        msg = f"the price of {name!r} has a size {start!r} in above; give a number of tokens: {_EXAMPLES['above']}"
+        raise ConfigurationError(msg) from None
+
+
+_EXAMPLES = {"above": "above={200_000: {'input': 2.5}}", "tiers": "tiers={'batch': {'input': 0.6}}"}
 
 
 def _amount(name: object, key: str, value: Any) -> Decimal:

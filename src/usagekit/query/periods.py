@@ -149,7 +149,7 @@ def resolve_range(
             return _days(days, tz, now)
     except OverflowError:
         raise QueryError(f"{given[0]}={shown(period or days)} reaches back beyond the year 1") from None
-    first, last = _instant("start", start, tz), _instant("end", end, tz)
+    first, last = instant("start", start, tz), instant("end", end, tz)
     if first is not None and last is not None and first >= last:
         raise QueryError(
             f"start {shown(start)} is not before end {shown(end)}; the range is half-open, so one day is "
@@ -288,7 +288,8 @@ def _days(days: object, tz: str, now: datetime) -> tuple[datetime, datetime]:
     return _day_start(tz, today - timedelta(days=days - 1)), _day_start(tz, today + timedelta(days=1))
 
 
-def _instant(name: str, value: object, tz: str) -> datetime | None:
+def instant(name: str, value: object, tz: str) -> datetime | None:
+    """Give the instant that a date in `tz`, or a time with an offset, means; None stays None. Raises `QueryError`."""
     if value is None:
         return None
     if isinstance(value, str):
