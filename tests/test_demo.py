@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -8,7 +9,9 @@ from pathlib import Path
 
 from usagekit import usage
 from usagekit.backends.sqlite import SQLiteBackend
+from usagekit.testing import ProviderServer
 
+KEYLESS = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "ANTHROPIC_"))}
 DEMO = Path(__file__).resolve().parent.parent / "examples" / "demo"
 
 
@@ -22,6 +25,7 @@ def test_once_shows_who_used_what_and_ends(tmp_path: Path) -> None:
         text=True,
         timeout=60,
         check=False,
+        env=KEYLESS,
     )
 
     assert (done.returncode, done.stderr) == (0, "")
@@ -31,13 +35,52 @@ def test_once_shows_who_used_what_and_ends(tmp_path: Path) -> None:
     counted = {(row["event"], row["status"], row["aborted"]): row["events"] for row in report.rows}
     assert counted == {
         ("export", 200, False): 3,
-        ("llm", 200, False): 12,
-        ("request", 200, False): 119,
+        ("llm", 200, False): 20,
+        ("request", 200, False): 127,
         ("request", 200, True): 1,
         ("request", 201, False): 3,
         ("request", 404, False): 4,
         ("request", 422, False): 2,
         ("request", 500, False): 2,
+    }
+    calls = usage(SQLiteBackend(db), by=["user", "model"], where={"route": "POST /chat", "kind": "llm"})
+    assert {
+        (row["user"], row["model"]): (row["events"], row["total_tokens"], row["unpriced"]) for row in calls.rows
+    } == {
+        ("ann", "gpt-5-nano"): (3, 4500, 0),
+        ("ann", "claude-haiku-4-5"): (1, 1500, 0),
+        ("bob", "gpt-5-nano"): (1, 1500, 0),
+        ("carla", "gpt-5-nano"): (1, 1500, 0),
+        ("carla", "claude-haiku-4-5"): (2, 3000, 0),
+    }
+    assert calls.totals["cost_usd"] > 0
+
+
+def test_a_provider_whose_key_is_set_is_asked_itself(tmp_path: Path) -> None:
+    """The app's SDK finds it; the other provider is the one on this machine. A refusal is an event like any other."""
+    db = tmp_path / "usage.db"
+    with ProviderServer() as real:
+        real.next(status=401, times=2)
+
+        done = subprocess.run(
+            [sys.executable, "-W", "error", str(DEMO), "--once", "--db", str(db)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env=KEYLESS | {"OPENAI_API_KEY": "own", "OPENAI_BASE_URL": real.openai, "NO_PROXY": "127.0.0.1"},
+        )
+
+        asked = [(request.provider, request.body["model"]) for request in real.requests]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert asked == [("openai", "gpt-5-nano")] * 5
+    calls = usage(
+        SQLiteBackend(db), by=["model", "status"], measures="events", where={"route": "POST /chat", "kind": "llm"}
+    )
+    assert {(row["model"], row["status"]): row["events"] for row in calls.rows} == {
+        ("gpt-5-nano", 200): 3,
+        ("gpt-5-nano", 401): 2,
+        ("claude-haiku-4-5", 200): 3,
     }
 
 

@@ -21,11 +21,14 @@ import traffic
 
 from usagekit import StorageError, usage
 from usagekit.backends.sqlite import SQLiteBackend
+from usagekit.testing import Answer, ProviderServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HERE = Path(__file__).resolve().parent
+TOKENS = "events,input_tokens,cache_read_tokens,output_tokens,cost_usd"
+PROVIDERS = ("OPENAI", "ANTHROPIC")
 SECONDS = 10.0  # for the app to start, and to record what it was sent
 
 
@@ -39,7 +42,10 @@ def main() -> int:
         with temporary as directory:
             db = Path(options.db or f"{directory}/usage.db").absolute()
             token = os.environ.get("USAGEKIT_ADMIN_TOKEN") or secrets.token_urlsafe(32)
-            with _serving(db, options.port, token) as (server, port):
+            with (
+                _providers() as providers,
+                _serving(db, options.port, providers | {"USAGEKIT_ADMIN_TOKEN": token}) as (server, port),
+            ):
                 _show(db, port)
                 if not options.once:
                     _tell_what_to_try(db, port, token)
@@ -61,7 +67,20 @@ def _options() -> argparse.Namespace:
 
 
 @contextmanager
-def _serving(db: Path, port: int, token: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def _providers() -> Iterator[dict[str, str]]:
+    """Run model providers on this machine for those there is no key of; gives what the app's environment needs."""
+    usage = {"input_tokens": 1200, "output_tokens": 300, "cache_read_tokens": 1000, "reasoning_tokens": 200}
+    with ProviderServer(Answer(text="Nobody ever has. Try patience, and a larger magnet.", usage=usage)) as server:
+        yield {
+            name: value
+            for name, value in server.environment().items()
+            for owner in [name.split("_")[0]]
+            if owner.lower() == "no" or (owner in PROVIDERS and not os.environ.get(f"{owner}_API_KEY"))
+        }
+
+
+@contextmanager
+def _serving(db: Path, port: int, settings: dict[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Serve the app in a process of its own, as long as the block lasts."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -73,7 +92,7 @@ def _serving(db: Path, port: int, token: str) -> Iterator[tuple[subprocess.Popen
     command = [sys.executable, "-m", "uvicorn", "app:app", "--app-dir", str(HERE), "--fd", str(listener.fileno())]
     # The app fails on purpose, and uvicorn would show each time how.
     command += ["--no-access-log", "--log-level", "critical", "--timeout-graceful-shutdown", "1"]
-    environment = os.environ | {"USAGEKIT_BACKEND": f"sqlite:///{quote(str(db))}", "USAGEKIT_ADMIN_TOKEN": token}
+    environment = os.environ | settings | {"USAGEKIT_BACKEND": f"sqlite:///{quote(str(db))}"}
     server = subprocess.Popen(command, env=environment, pass_fds=[listener.fileno()])
     try:
         with listener:
@@ -95,6 +114,7 @@ def _show(db: Path, port: int) -> None:
     )
     _run_usagekit("report", "--db", str(db), "--by", "org,user")
     _run_usagekit("report", "--db", str(db), "--by", "route,event")
+    _run_usagekit("report", "--db", str(db), "--by", "user,model", "--where", "kind=llm", "--measures", TOKENS)
     _run_usagekit("report", "--db", str(db), "--by", "user", "--where", "aborted=true", "--period", "24h")
     _run_usagekit("status", "--db", str(db))
 
@@ -125,6 +145,7 @@ def _tell_what_to_try(db: Path, port: int, token: str) -> None:
     print(f"Log in with any name, and as the password the token: {token}")
     print(f"\nThe app goes on serving on {url} until you press Ctrl-C. Try:\n")
     print(f"  curl -H 'x-user-id: ann' {url}/items/1")
+    print(f'  curl -H \'x-user-id: ann\' {url}/chat --json \'{{"text": "Why?", "stream": true}}\'')
     print(f"  {shlex.join([sys.executable, '-m', 'usagekit'])} report --db {shlex.quote(str(db))} --by user,route")
     sys.stdout.flush()
 

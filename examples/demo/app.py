@@ -6,6 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+import chat
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
@@ -34,6 +35,7 @@ recorder = Recorder.from_env(identify=identify, dimensions=["plan"])
 
 app = FastAPI(title="usagekit demo")
 app.add_middleware(UsageMiddleware, recorder=recorder)
+app.include_router(chat.router)  # model calls: see chat.py
 app.mount(
     "/admin/usage", usage_app(recorder, auth=BearerAuth(os.environ["USAGEKIT_ADMIN_TOKEN"]), names=lambda _: NAMES)
 )
