@@ -98,7 +98,7 @@ class Prices:
         time_us: int,
         totals: tuple[int, int, int, int, int],
     ) -> int | None:
-        """Give what a call costs in whole nano-dollars, rounded half to even; None = no price is known.
+        """Give what a call costs in whole nano-dollars, half to even; None = no price is known for what it used.
 
         Args:
             usage: what the call used.
@@ -108,6 +108,8 @@ class Prices:
             totals: `usage.totals()`, or an estimate instead of it.
         """
         _, _, begins, rates, unit, exact = self._pricing(provider, model, usage.context, time_us)
+        if not (totals[0] or totals[1] or unit is not None or usage.details is not None or usage.is_reported):
+            return None  # what was used is not known, or has no price of its own
         if exact is not None and (usage.details is not None or not rates):
             return exact(usage, totals)
         if not rates:

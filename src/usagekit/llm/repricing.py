@@ -102,12 +102,19 @@ def reprice(
         )
     path = _ledger_of(source)
     wanted = frozenset(models)
+    pricing = own or Prices()
+
+    def price(shape: Shape, row: Row) -> int | None:
+        usage = Usage(quantity=row.quantity / _clean.MICRO)  # without a token, it is only units that can have a price
+        totals = (row.input, row.output, row.cache_read, row.cache_write, row.reasoning)
+        return pricing.nano_dollars(usage, shape.provider, shape.model, row.time_us, totals)
+
     steps = reprice_rows(
         path,
         since_us=to_microseconds(first),
         until_us=_FOR_EVER_US if last is None else to_microseconds(last),
         is_wanted=lambda shape: not wanted or bool(wanted & {shape.model, f"{shape.provider}/{shape.model}"}),
-        price=_Pricing(own or Prices()).cost_nano,
+        price=price,
         dry_run=dry_run,
         progress=progress or _unseen,
     )
@@ -137,26 +144,6 @@ def _ledger_of(source: Any) -> str:
 
 def _unseen(done: int, total: int) -> None:
     """Show no progress."""
-
-
-class _Pricing:
-    """What the rows of a ledger cost, by one price list."""
-
-    def __init__(self, prices: Prices) -> None:
-        self._prices = prices
-
-    def cost_nano(self, shape: Shape, row: Row) -> int | None:
-        """Give what a call costs; None where no price is known, or no usage that has one."""
-        usage = Usage(quantity=row.quantity / _clean.MICRO)
-        totals = (row.input, row.output, row.cache_read, row.cache_write, row.reasoning)
-        cost = self._asked(usage, shape, row, totals)
-        if any(totals) or cost is None:
-            return cost
-        # Without tokens nothing may be known: only units that have a price are something to price.
-        return cost if cost != self._asked(Usage(), shape, row, totals) else None
-
-    def _asked(self, usage: Usage, shape: Shape, row: Row, totals: tuple[int, int, int, int, int]) -> int | None:
-        return self._prices.nano_dollars(usage, shape.provider, shape.model, row.time_us, totals)
 
 
 class _Tally:

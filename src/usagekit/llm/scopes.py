@@ -376,7 +376,7 @@ class Scope:
         cost = None
         if usage.cost_usd is not None:
             cost, source = _clean.nano_dollars(usage.cost_usd), "reported"
-        elif estimate is None and not is_reported and usage.details is None:
+        elif estimate is None and not is_reported and usage.details is None and usage.quantity is None:
             source = "" if status >= 400 else "unpriced"
         else:
             source = "priced" if estimate is None else "estimated"
