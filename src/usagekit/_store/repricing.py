@@ -10,7 +10,7 @@ import json
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
-from usagekit._store.delivery import last_seq
+from usagekit._store.events import last_seq
 from usagekit._store.schema import BLOCK_ROWS, BLOCK_SHIFT, Transaction, connect
 
 if TYPE_CHECKING:

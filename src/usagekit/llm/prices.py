@@ -11,14 +11,14 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from decimal import Decimal, localcontext
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from usagekit import _clean
-from usagekit.errors import ConfigurationError
+from usagekit.llm.own_prices import checked, lowered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from usagekit.llm.usage import Usage
@@ -35,9 +35,6 @@ _KEPT = 4096  # looked-up models; above it the cache starts afresh
 _MILLION = 1_000_000
 _PROBE = 100  # tokens added to a prompt to see what they cost
 
-_OWN_KEYS = frozenset(
-    {"input", "output", "cache_read", "cache_write", "cache_write_1h", "reasoning", "request", "unit"},
-)
 _DATED = re.compile(r"[-@](20\d\d-\d\d-\d\d|20\d{6})$")
 
 
@@ -84,7 +81,7 @@ class Prices:
     """
 
     def __init__(self, own: Mapping[str, object] | None = None) -> None:
-        self._own = {_lowered(name): _checked(name, price) for name, price in (own or {}).items()}
+        self._own = {lowered(name): checked(name, price) for name, price in (own or {}).items()}
         self._known: dict[tuple[str, str, object, int], _Pricing] = {}
         self._latest: dict[str, tuple[str, Mapping[str, str] | None, int, int, _Pricing]] = {}  # by model
         self._snapshot: object = None
@@ -201,9 +198,9 @@ class Prices:
     def _own_pricing(self, provider: str, model: str, context: Mapping[str, str] | None) -> _Pricing | str | None:
         if not self._own:
             return None
-        model = _lowered(model)
+        model = lowered(model)
         undated = _DATED.sub("", model)
-        for name in (f"{_lowered(provider)}/{model}", model, f"{_lowered(provider)}/{undated}", undated):
+        for name in (f"{lowered(provider)}/{model}", model, f"{lowered(provider)}/{undated}", undated):
             price = self._own.get(name)
             if price is not None:
                 return price if isinstance(price, str) else _own_rates(price, context)
@@ -247,76 +244,12 @@ def _rounded(atto: int) -> int:
     return min(_clean.COUNT_LIMIT, nano)
 
 
-def _lowered(name: object) -> str:
-    return str(name).strip().lower()
-
-
 # The app's own prices
-
-
-def _checked(name: object, price: Any) -> Mapping[str, Any] | str:
-    if isinstance(price, str):
-        return price
-    if not hasattr(price, "items"):
-        msg = (
-            f"the price of {name!r} is {price!r}; give a mapping: prices={{{name!r}: {{'input': 1.25, 'output': 10}}}}"
-        )
-        raise ConfigurationError(msg)
-    checked: dict[str, Any] = {}
-    for key, value in price.items():
-        if key == "above":
-            sizes = {_size(name, start): one for start, one in _parts(name, key, value)}
-            checked["above"] = {start: _differing(name, key, sizes[start]) for start in sorted(sizes)}
-        elif key == "tiers":
-            checked["tiers"] = {_lowered(tier): _differing(name, key, one) for tier, one in _parts(name, key, value)}
-        elif key in _OWN_KEYS:
-            checked[key] = _amount(name, key, value)
-        else:
-            known = ", ".join(sorted(_OWN_KEYS | {"above", "tiers"}))
-            msg = f"the price of {name!r} has an unknown part {key!r}; use {known}"
-            raise ConfigurationError(msg)
-    return checked
-
-
-def _parts(name: object, key: str, value: Any) -> Iterable[tuple[object, object]]:
-    if not hasattr(value, "items"):
-        msg = f"the price of {name!r} has {key}={value!r}; give a mapping: {_EXAMPLES[key]}"
-        raise ConfigurationError(msg)
-    return value.items()  # type: ignore[no-any-return]
-
-
-def _differing(name: object, key: str, price: object) -> Mapping[str, Any]:
-    if isinstance(price, str):
-        msg = f"the price of {name!r} has an alias, {price!r}, in {key}; give what differs: {_EXAMPLES[key]}"
-        raise ConfigurationError(msg)
-    return cast("Mapping[str, Any]", _checked(name, price))
-
-
-def _size(name: object, start: Any) -> int:
-    try:
-        return int(start)  # JSON has text for keys
-    except (TypeError, ValueError):
-        msg = f"the price of {name!r} has a size {start!r} in above; give a number of tokens: {_EXAMPLES['above']}"
-        raise ConfigurationError(msg) from None
-
-
-_EXAMPLES = {"above": "above={200_000: {'input': 2.5}}", "tiers": "tiers={'batch': {'input': 0.6}}"}
-
-
-def _amount(name: object, key: str, value: Any) -> Decimal:
-    try:
-        amount = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
-    except (ArithmeticError, TypeError, ValueError):
-        amount = Decimal("NaN")
-    if not amount.is_finite() or amount < 0:
-        msg = f"the price of {name!r} has {key}={value!r}; give US dollars, 0 or more: {key}=1.25"
-        raise ConfigurationError(msg)
-    return amount
 
 
 def _own_rates(price: Mapping[str, Any], context: Mapping[str, str] | None) -> _Pricing:
     for tier in (context or {}).values():
-        price = {**price, **price.get("tiers", {}).get(_lowered(tier), {})}
+        price = {**price, **price.get("tiers", {}).get(lowered(tier), {})}
     sizes = [price]
     for differs in price.get("above", {}).values():
         sizes.append({**sizes[-1], **differs})
