@@ -224,7 +224,7 @@ def test_transactions_are_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_many_at_once_that_die_price_every_call_once(path: Path) -> None:
     """Killed at any moment, beside an app that records: in the end each call has its cost, and no other."""
-    count = 5000
+    count = 2500
     recorded(path, *[{"input_tokens": number + 1, "user": f"user {number % 9}"} for number in range(count)])
     with Recorder(SQLiteBackend(path)) as app, running("repricers.py", path, 3) as repricers:
         while repricers.poll() is None:
