@@ -582,6 +582,6 @@ def test_nothing_of_prompts_answers_and_keys_is_kept(
         dump = "\n".join(connection.iterdump())
     connection.close()
 
-    for secret in ("secret", "One two", "three"):
+    for secret in ("sk-secret", "One two", "three"):
         assert secret not in dump
         assert not any(secret in record.getMessage() for record in caplog.records if record.name == "usagekit")

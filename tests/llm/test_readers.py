@@ -144,4 +144,5 @@ def test_plain_usage_costs_what_any_usage_costs(model: str, context: dict[str, s
 
     for _ in range(2):
         plain = prices.plain_nano_dollars("", model, context, 1_790_000_000_000_000, totals)
-        assert plain == prices.nano_dollars(Usage(context=context), "", model, 1_790_000_000_000_000, totals)
+        reported = Usage(context=context, input_tokens=totals[0], output_tokens=output)
+        assert plain == prices.nano_dollars(reported, "", model, 1_790_000_000_000_000, totals)

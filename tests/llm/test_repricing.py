@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from time import sleep
 from typing import TYPE_CHECKING, Any
@@ -13,19 +14,25 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.processes import running
+from tests.support.rolled import cells, roll_up
 from tests.support.stores import eventually, locked, query, stored_events
-from usagekit import ConfigurationError, QueryError, Recorder, StorageError, usage
+from usagekit import ConfigurationError, QueryError, Recorder, StorageError, UsageEvent, usage
 from usagekit._store import repricing as steps
 from usagekit._store import schema
+from usagekit._store.engine import journals_of
+from usagekit._store.journal import Journal
+from usagekit._store.ledger import Importer
+from usagekit._store.record import body_of
+from usagekit._store.rollups import Rollups
+from usagekit._store.schema import connect
 from usagekit.backends.memory import MemoryBackend
 from usagekit.backends.sqlite import SQLiteBackend
 from usagekit.llm import Repriced, reprice
+from usagekit.query import UsageQuery
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-    from usagekit import UsageEvent
 
 MAY = datetime(2025, 5, 1, 12, tzinfo=UTC)
 JULY = datetime(2025, 7, 1, 12, tzinfo=UTC)
@@ -45,6 +52,19 @@ def recorded(path: Path, *calls: dict[str, Any], **options: Any) -> None:
         for call in calls:
             values: dict[str, Any] = {"provider": "acme", "model": "acme-1", "time": JULY}
             recorder.record_tokens(**values | call)
+
+
+def only_imported(path: Path, *calls: dict[str, Any]) -> None:
+    """Bring calls into the ledger as `recorded` does, and leave its rollups behind."""
+    journal = Journal(journals_of(str(path)))
+    for call in calls:
+        values: dict[str, Any] = {"kind": "llm", "event": "llm", "status": 200, "provider": "acme"}
+        event = UsageEvent(**values | call, cost_source="unpriced")
+        assert isinstance(journal.append(body_of(event)), tuple)
+    journal.release()
+    with closing(Importer(str(path), journals_of(str(path)))) as importer:
+        while importer.step():
+            pass
 
 
 def costs(path: Path) -> list[tuple[Decimal | None, str]]:
@@ -222,6 +242,50 @@ def test_transactions_are_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert seen == [(1, 4, 255), (2, 4, 511), (3, 4, 767), (4, 4, 1000)]
 
 
+@pytest.mark.parametrize("rolled", [0, 400, 1000])
+def test_answers_are_the_same_with_rollups_and_without(path: Path, rolled: int) -> None:
+    """However far the rollups have come, and after a rebuild."""
+    begin = datetime(2025, 6, 1, tzinfo=UTC)
+    calls: list[dict[str, Any]] = [
+        {
+            "time": begin + timedelta(hours=number),
+            "model": f"acme-{number % 3}",
+            "user": f"user {number % 5}",
+            "input_tokens": number,
+            "weight": 1 + number % 2,
+        }
+        for number in range(1000)
+    ]
+    recorded(path, *calls[:rolled])
+    roll_up(path)
+    only_imported(path, *calls[rolled:])
+    with closing(connect(str(path))) as connection:
+        assert Rollups(connection).lag() == 1000 - rolled
+
+    reprice(path, since="2025-06-10", prices={"acme-1": {"input": 1}, "acme-2": {"input": "0.333"}})
+
+    assert_rollups_are_right(path)
+    assert (
+        usage(SQLiteBackend(path), measures="unpriced", where={"model": ["acme-1", "acme-2"]}).totals["unpriced"] < 300
+    )
+
+
+def assert_rollups_are_right(path: Path) -> None:
+    """What they hold is what they hold made anew, and every answer is that of the events themselves."""
+    roll_up(path)
+    held = cells(path)
+    reference = MemoryBackend()
+    reference.write(stored_events(path), batch_id="1")
+    for by in ("model", ("user", "cost_source"), "day"):
+        question = UsageQuery.build(by=by, measures=("events", "users", "total_tokens", "cost_usd", "unpriced"))
+        answer, expected = SQLiteBackend(path)._answer(question, raw_enough=0), reference.read(question)
+        assert (answer.rows, answer.totals) == (expected.rows, expected.totals)
+    with closing(connect(str(path))) as connection:
+        Rollups(connection).begin_rebuild()
+    roll_up(path)
+    assert cells(path) == held
+
+
 def test_many_at_once_that_die_price_every_call_once(path: Path) -> None:
     """Killed at any moment, beside an app that records: in the end each call has its cost, and no other."""
     count = 2500
@@ -238,6 +302,7 @@ def test_many_at_once_that_die_price_every_call_once(path: Path) -> None:
     assert int(killed) >= 1
     assert [event.cost_usd for event in events[:count]] == [Decimal(n + 1).scaleb(-6) for n in range(count)]
     assert {(event.model, event.cost_source) for event in events} == {("acme-1", "priced"), ("acme-2", "unpriced")}
+    assert_rollups_are_right(path)
 
 
 class Stuck:

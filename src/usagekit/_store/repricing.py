@@ -1,7 +1,8 @@
 """Giving a cost to events that have none: the only change that is ever made to an imported row.
 
 One transaction changes at most `STEP_ROWS` rows. A row is changed only while it has no cost, and its cost and its
-shape change together, so that any number of processes may do this at once, and each may die at any moment.
+shape change together, and what the rollups hold of it in the same transaction, so that any number of
+processes may do this at once, and each may die at any moment.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 from usagekit._store.events import last_seq
+from usagekit._store.rollups import Rollups
 from usagekit._store.schema import BLOCK_ROWS, BLOCK_SHIFT, Transaction, connect
 
 if TYPE_CHECKING:
@@ -115,6 +117,7 @@ def reprice_rows(
     """
     with closing(connect(path)) as connection:
         end = last_seq(connection)
+        rollups = Rollups(connection)
         shapes = {shape.id: shape for shape in _unpriced_shapes(connection) if is_wanted(shape)}
         in_time = "SELECT block FROM blocks WHERE last_us >= ? AND first_us < ? AND block << ? <= ? ORDER BY block"
         blocks = [row[0] for row in connection.execute(in_time, (since_us, until_us, BLOCK_SHIFT, end))]
@@ -132,7 +135,7 @@ def reprice_rows(
             }
             rows = [Row(*row) for row in connection.execute(_UNPRICED, values)]
             priced = [Priced(row, shapes[row.shape], price(shapes[row.shape], row)) for row in rows]
-            yield priced if dry_run else _changed(connection, priced)
+            yield priced if dry_run else _changed(connection, rollups, priced)
             progress(start + len(some), len(blocks))
 
 
@@ -143,7 +146,7 @@ def _unpriced_shapes(connection: sqlite3.Connection) -> Iterator[Shape]:
         yield Shape(number, provider, model, bool(aborted))
 
 
-def _changed(connection: sqlite3.Connection, priced: list[Priced]) -> list[Priced]:
+def _changed(connection: sqlite3.Connection, rollups: Rollups, priced: list[Priced]) -> list[Priced]:
     """Write the costs, in one transaction; gives the rows without those that somebody else has priced or deleted."""
     known = {one.row.seq: one for one in priced if one.cost_nano is not None}
     if not known:
@@ -153,7 +156,9 @@ def _changed(connection: sqlite3.Connection, priced: list[Priced]) -> list[Price
         changes = {seq: (seq, one.shape.id, becomes[one.shape], one.cost_nano) for seq, one in known.items()}
         is_held = dict(connection.execute(_STILL_UNPRICED, {"changes": json.dumps(list(changes.values()))}))
         seqs = [seq for seq in sorted(is_held) if not is_held[seq]]
+        rollups.fold_rows(seqs, -1)
         connection.execute(_SET_COSTS, {"changes": json.dumps([changes[seq] for seq in seqs])})
+        rollups.fold_rows(seqs, 1)
     unknown = [one for one in priced if one.cost_nano is None]
     return unknown + [known[seq]._replace(is_held=bool(held)) for seq, held in is_held.items()]
 
