@@ -25,8 +25,9 @@ from werkzeug.test import Client
 import usagekit
 from tests.support.otlp import collecting
 from tests.support.stores import eventually
-from usagekit import Recorder, UsageEvent, cli, usage
+from usagekit import Recorder, UsageEvent, usage
 from usagekit.backends.sqlite import SQLiteBackend
+from usagekit.cli import options
 
 if TYPE_CHECKING:
     import argparse
@@ -434,7 +435,7 @@ def test_every_option_of_every_command_is_documented() -> None:
     """docs/cli.md has a section for each command, with each of its options."""
     text = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
     sections = {part.split("\n", 1)[0]: part for part in text.split("\n## ")[1:]}
-    commands = next(action.choices for action in cli._parser()._actions if isinstance(action.choices, dict))
+    commands = next(action.choices for action in options.parser()._actions if isinstance(action.choices, dict))
 
     missing = [
         (name, option)

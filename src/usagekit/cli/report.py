@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from usagekit.cli import DONE, PERIOD
+from usagekit.cli import DONE
+from usagekit.cli.options import PERIOD
 from usagekit.cli.source import explained, reader
 from usagekit.cli.table import Column, fitting, print_table
 from usagekit.cli.wording import counted, format_of, shown_key
