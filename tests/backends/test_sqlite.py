@@ -190,10 +190,10 @@ def test_a_path_that_is_no_file_is_refused(path: str) -> None:
 
 
 def test_its_dimensions_are_those_that_any_recorder_declared(tmp_path: Path) -> None:
-    """Workers of one ledger may declare different ones."""
+    """Workers of one ledger may declare different ones; who comes later only adds."""
     backend = SQLiteBackend(tmp_path / "usage.db")
 
     Recorder(backend, dimensions=["project"]).close()
     Recorder(backend, dimensions=["country", "project"]).close()
 
-    assert backend.dimensions == ("country", "project")
+    assert backend.dimensions == ("project", "country")

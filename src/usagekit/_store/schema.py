@@ -163,6 +163,10 @@ _CLOUDFLARE = """
 -- Where a batch was halved: the ids and last seqs of the parts to come after the present one, JSON.
 ALTER TABLE sinks ADD COLUMN batch_parts TEXT;
 
+-- In the order of their first declaration, which decides where they lie in points of Analytics Engine.
+ALTER TABLE dimensions ADD COLUMN position INTEGER NOT NULL DEFAULT 0;
+UPDATE dimensions SET position = (SELECT count(*) FROM dimensions d WHERE d.name < dimensions.name);
+
 -- What was brought in from elsewhere, summed up by the hour; see `backfill`.
 CREATE TABLE backfill (
     source TEXT NOT NULL,        -- the name of the backend it came from
@@ -375,8 +379,8 @@ def register_sinks(path: str, names: tuple[str, ...]) -> None:
 
 
 def declare_dimensions(path: str, names: tuple[str, ...]) -> None:
-    """Remember in the ledger that some recorder declared these own dimensions; writes only what is new."""
-    _remember(path, "dimensions", "VALUES (?)", names)
+    """Remember in the ledger, in this order, that some recorder declared these own dimensions; writes what is new."""
+    _remember(path, "dimensions", "SELECT ?, count(*) FROM dimensions WHERE true", names)
 
 
 def _remember(path: str, table: str, row: str, names: tuple[str, ...]) -> None:

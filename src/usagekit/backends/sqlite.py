@@ -86,9 +86,9 @@ class SQLiteBackend:
 
     @property
     def dimensions(self) -> tuple[str, ...]:
-        """The app's own dimensions that recorders of this ledger declared."""
+        """The app's own dimensions that recorders of this ledger declared, in the order of their first declaration."""
         with closing(self._connection()) as connection:
-            return tuple(row[0] for row in connection.execute("SELECT name FROM dimensions ORDER BY name"))
+            return tuple(row[0] for row in connection.execute("SELECT name FROM dimensions ORDER BY position"))
 
     def awaits(self, before: datetime) -> bool:
         """Tell whether events from before an aware time still wait in journals, so that no answer has them yet.
