@@ -315,8 +315,9 @@ def _bring_up_to_date(path: str) -> None:
 def check_version(connection: sqlite3.Connection, path: str) -> int:
     """Give the schema version of a ledger, 0 = an empty file; raises `StorageError` for any other database."""
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    application: int = connection.execute("PRAGMA application_id").fetchone()[0]
     tables: int = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    # Last: whoever makes a ledger sets it together with the tables, perhaps between our questions.
+    application: int = connection.execute("PRAGMA application_id").fetchone()[0]
     if application != APPLICATION_ID and (tables or version):
         msg = f"{path!r} is a SQLite database of something else; give the ledger a file of its own"
         raise StorageError(msg)
