@@ -21,7 +21,7 @@ from benchmarks.measure import Result, Setting
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-NAMES = ("request", "calls", "ingest", "size", "imports", "loop", "sinks", "analytics-engine", "peers", "sql")
+NAMES = ("request", "calls", "ingest", "size", "imports", "loop", "asking", "sinks", "analytics-engine", "peers", "sql")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="few rounds: shows that it runs, not what it costs")
     parser.add_argument("--profile", action="store_true", help="show where the time of one request goes, instead")
     parser.add_argument("--dir", metavar="DIR", help="where ledgers are written: a real disk; default /var/tmp")
+    parser.add_argument(
+        "--events", type=int, metavar="N", help="asking: size of the largest ledger; default 10,000,000"
+    )
     options = parser.parse_args(arguments)
     unknown = set(options.names) - set(NAMES)
     if unknown:
@@ -44,18 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     found = {}
     for name in names:
-        found[name] = _run(console, name, options.dir, quick=options.quick)
+        found[name] = _run(console, name, options)
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
     return 0
 
 
-def _run(console: Console, name: str, directory: str | None, *, quick: bool) -> dict[str, Any]:
+def _run(console: Console, name: str, options: argparse.Namespace) -> dict[str, Any]:
     load = [os.getloadavg()[0]]
     began = perf_counter()
-    home = directory or ("/var/tmp" if Path("/var/tmp").is_dir() else None)
+    home = options.dir or ("/var/tmp" if Path("/var/tmp").is_dir() else None)
     with tempfile.TemporaryDirectory(prefix="usagekit-bench-", dir=home) as place:
-        result: Result = import_module(f"benchmarks.{name.replace('-', '_')}").run(Setting(place, quick))
+        module = import_module(f"benchmarks.{name.replace('-', '_')}")
+        result: Result = module.run(Setting(place, options.quick, options.events))
     load.append(os.getloadavg()[0])
     console.print(f"\n[bold]{name}[/bold]: {perf_counter() - began:.0f} s, load average {load[0]:.1f} to {load[1]:.1f}")
     _show(console, result)

@@ -158,6 +158,7 @@ class Setting:
 
     directory: str
     quick: bool
+    events: int | None = None
 
     def scaled(self, full: int, quick: int) -> int:
         return quick if self.quick else full

@@ -15,6 +15,7 @@ from usagekit._reading.sources import (
     RAW_PIECES,
     RAW_TAIL,
     RAW_TIME,
+    SHAPE_KEYS,
     SOURCES,
     TAIL_BLOCKS,
     WITH_EXTRAS,
@@ -316,13 +317,25 @@ class Reading:
             else self._raw_key(name, values)
             for name in by
         ]
-        where = [self._filter(self._raw_key(name, values), name, values) for name in self._query.where]
+        where = [*self._early_filters(values)]
+        where += [self._filter(self._raw_key(name, values), name, values) for name in self._query.where]
         grouped = [str(n + 1) for n in range(len(keys) + first)]
         sql = (
             f"SELECT {', '.join([*keys, *columns])} {rows} {self._extra.join}"
             f" WHERE {' AND '.join([condition, *where])}{' GROUP BY ' * bool(grouped)}{', '.join(grouped)}"
         )
         return self._connection.execute(sql, values).fetchall()
+
+    def _early_filters(self, values: dict[str, Any]) -> Iterable[str]:
+        """Give conditions on a row's own columns, so that most rows need no look into the dictionaries."""
+        for table, column, keys in (("subjects", "subject", ("user", "org")), ("shapes", "shape", tuple(SHAPE_KEYS))):
+            where = [
+                self._filter(RAW_KEYS[name].replace("p.", "f.").replace("s.", "f."), name, values)
+                for name in self._query.where
+                if name in keys
+            ]
+            if where:
+                yield f"e.{column} IN (SELECT f.id FROM {table} f WHERE {' AND '.join(where)})"
 
     def _raw_key(self, name: str, values: dict[str, Any]) -> str:
         if name in self._own:

@@ -163,7 +163,7 @@ class Rollups:
         found = self._measured(known["rolled_bound"])
         self._group(found)
         counted = [self._counted(name) for name in _DURATIONS]
-        with Transaction(self._connection):
+        with self._transaction():
             began = monotonic()
             now = self._counters()
             if any(now[name] != known[name] for name in ("rolled_seq", "rolled_version")):
@@ -205,7 +205,7 @@ class Rollups:
 
     def begin_rebuild(self) -> None:
         """Have the rollups made anew where the raw rows still are; the following steps do it."""
-        with Transaction(self._connection):
+        with self._transaction():
             known = self._counters()
             if known["rebuild_state"] == CLEARING:
                 return
@@ -224,7 +224,7 @@ class Rollups:
             ((tier, keys) for tier in TIERS if (keys := old_cells(self._connection, tier, ">=", start, CLEAR_CELLS))),
             (None, []),
         )
-        with Transaction(self._connection):
+        with self._transaction():
             if self._counter("rolled_version") != known["rolled_version"]:
                 return 1
             if tier is not None:
@@ -287,7 +287,7 @@ class Rollups:
         if not self._connection.execute(look).fetchone()[0]:
             return
         if own_transaction:
-            with Transaction(self._connection):
+            with self._transaction():
                 self._connection.execute(insert)
         else:
             self._connection.execute(insert)
@@ -372,7 +372,10 @@ class Rollups:
         self._connection.execute("DELETE FROM temp.whose")
         self._connection.execute("DELETE FROM temp.batch")
 
-    # Counters.
+    # Transactions and counters.
+
+    def _transaction(self) -> Transaction:
+        return Transaction(self._connection)
 
     def _counters(self) -> dict[str, int]:
         return dict(self._connection.execute("SELECT name, value FROM counters"))
