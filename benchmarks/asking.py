@@ -177,8 +177,8 @@ class _Lock(Transaction):
         super().__enter__()
         self._began = perf_counter()
 
-    def __exit__(self, *error: object) -> None:
-        super().__exit__(*error)
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        super().__exit__(kind, *error)
         self._found.append((perf_counter() - self._began) * 1000)
 
 

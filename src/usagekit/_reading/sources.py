@@ -49,8 +49,8 @@ CROSS JOIN spans i ON i.last_us >= w.lo AND i.first_us < w.hi
 CROSS JOIN blocks b ON b.block BETWEEN i.span << {SPAN_SHIFT} AND ((i.span + 1) << {SPAN_SHIFT}) - 1
     AND b.last_us >= w.lo AND b.first_us < w.hi
 CROSS JOIN events e ON {_EVENTS_OF_BLOCK} AND {RAW_TIME} >= w.lo AND {RAW_TIME} < w.hi AND +e.seq <= :frontier
-JOIN shapes s ON s.id = e.shape
-JOIN subjects p ON p.id = e.subject
+CROSS JOIN shapes s ON s.id = e.shape
+CROSS JOIN subjects p ON p.id = e.subject
 """
 
 # And those that the rollups have not reached.
@@ -58,12 +58,12 @@ RAW_TAIL = f"""
 FROM blocks b
 CROSS JOIN temp.pieces w ON b.last_us >= w.lo AND b.first_us < w.hi
 CROSS JOIN events e ON {_EVENTS_OF_BLOCK} AND {RAW_TIME} >= w.lo AND {RAW_TIME} < w.hi AND +e.seq > :frontier
-JOIN shapes s ON s.id = e.shape
-JOIN subjects p ON p.id = e.subject
+CROSS JOIN shapes s ON s.id = e.shape
+CROSS JOIN subjects p ON p.id = e.subject
 """
 TAIL_BLOCKS = f"b.block >= :frontier >> {BLOCK_SHIFT}"
 
-EXTRAS = "JOIN extras x ON x.id = p.extra\n"
+EXTRAS = "CROSS JOIN extras x ON x.id = p.extra\n"
 
 _CALL = "s.kind = 'llm'"
 
@@ -127,7 +127,7 @@ def _cells(tier: Tier, *also: str) -> str:
 
 
 _TYPE_KEYS: dict[str | None, str] = {"kind": "y.kind", "event": "y.event"}
-_TYPE = {"y.": "JOIN types y ON y.id = t.type\n"}
+_TYPE = {"y.": "CROSS JOIN types y ON y.id = t.type\n"}
 _SHAPE_KEYS: dict[str | None, str] = dict(SHAPE_KEYS.items())
 _WHOLE = "FROM temp.pieces w CROSS JOIN {name} t ON {cells}\n"
 _MEMBERS = "FROM members d CROSS JOIN temp.pieces w CROSS JOIN {name} t ON {cells}\n"
@@ -137,7 +137,7 @@ SOURCES: dict[Tier, TierSource] = {
     QUARTERS: TierSource(_WHOLE.format(name="quarters", cells=_cells(QUARTERS)), _TYPE, _TYPE_KEYS),
     SHAPE_DAYS: TierSource(
         _WHOLE.format(name="shape_days", cells=_cells(SHAPE_DAYS)),
-        {"s.": "JOIN shapes s ON s.id = t.shape\n"},
+        {"s.": "CROSS JOIN shapes s ON s.id = t.shape\n"},
         _SHAPE_KEYS,
     ),
     MEMBER_DAYS: TierSource(
@@ -162,7 +162,7 @@ SOURCES: dict[Tier, TierSource] = {
     ORG_HOURS: TierSource(_WHOLE.format(name="org_hours", cells=_cells(ORG_HOURS)), {}, {"org": "t.org"}),
     ATTRIBUTE_DAYS: TierSource(
         _WHOLE.format(name="attribute_days", cells=_cells(ATTRIBUTE_DAYS)),
-        {**_TYPE, "a.": "JOIN attribute_sets a ON a.id = t.attributes\n"},
+        {**_TYPE, "a.": "CROSS JOIN attribute_sets a ON a.id = t.attributes\n"},
         {**_TYPE_KEYS, None: "a.attributes"},
     ),
 }
