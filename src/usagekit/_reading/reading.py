@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import operator
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,12 +33,12 @@ from usagekit.query.periods import intersected, merged, offset_changes
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from usagekit.query import UsageQuery
 
 Key = tuple[Any, ...]
-Sums = dict[Key, list[Any]]
+Sums = dict[Key, Sequence[Any]]
 Weights = dict[Key, dict[int, int]]
 
 LATENCY_HOURS = Tier("latency_hours", "hour", HOUR_US, 0, (), ("hour",), (), extremes=True)
@@ -466,22 +468,31 @@ def _adder(groups: Sums, keys: int, sums: int) -> Callable[[Iterable[tuple[Any, 
     """Give what adds rows to `groups`: `keys`, then `sums` that add up, then extremes."""
 
     def add(rows: Iterable[tuple[Any, ...]]) -> None:
+        rows = list(rows)
+        if not groups:
+            # One pass, without looking: mostly all keys differ.
+            groups.update({row[:keys]: row[keys:] for row in rows if row[keys] is not None})
+            if len(groups) == len(rows):
+                return
+            groups.clear()
         for row in rows:
             if row[keys] is None:
                 continue  # without a single row there is no group, whatever SQL says
-            key = row[:keys]
-            values = list(row[keys:])
+            key, values = row[:keys], row[keys:]
             known = groups.get(key)
             if known is None:
                 groups[key] = values
                 continue
-            for n in range(sums):
-                known[n] += values[n]
-            for n in range(sums, len(values)):
-                if known[n] is None or (values[n] is not None and values[n] > known[n]):
-                    known[n] = values[n]
+            added = list(map(operator.add, known[:sums], values[:sums]))
+            groups[key] = (*added, *map(_larger, known[sums:], values[sums:]))
 
     return add
+
+
+def _larger(one: int | None, other: int | None) -> int | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return max(one, other)
 
 
 def _with_integers(rows: Iterable[tuple[Any, ...]], keys: int) -> Iterable[tuple[Any, ...]]:

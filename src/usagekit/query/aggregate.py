@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from usagekit.event import UsageEvent
 
-__all__ = ["Aggregate", "bucket_of", "microseconds_of", "quantile_us"]
+__all__ = ["Aggregate", "bucket_of", "microseconds_of", "quantile_us", "seen_at"]
 
 
 def bucket_of(microseconds: int) -> int:
@@ -214,10 +214,9 @@ def _first_token_p50(group: Aggregate, _: tzinfo) -> float | None:
     return None if value is None else value / 1000
 
 
-def _last_seen(group: Aggregate, zone: tzinfo) -> str | None:
-    if group.last_seen_us is None:
-        return None
-    return from_microseconds(group.last_seen_us).astimezone(zone).isoformat(timespec="microseconds")
+def seen_at(time_us: int | None, zone: tzinfo) -> str | None:
+    """Give the value of `last_seen`: an instant as it is shown in a zone."""
+    return None if time_us is None else from_microseconds(time_us).astimezone(zone).isoformat(timespec="microseconds")
 
 
 def _plain(name: str) -> Callable[[Aggregate, tzinfo], int]:
@@ -238,5 +237,5 @@ _MEASURES: dict[str, Callable[[Aggregate, tzinfo], Any]] = {
     "latency_ms_p99": _latency_quantile(99),
     "latency_ms_max": lambda group, _: None if group.latency_max_us is None else group.latency_max_us / 1000,
     "first_token_ms_p50": _first_token_p50,
-    "last_seen": _last_seen,
+    "last_seen": lambda group, zone: seen_at(group.last_seen_us, zone),
 }
