@@ -51,7 +51,7 @@ def ledger_of(directory: str, happened: Imports) -> SQLiteBackend:
 
 def shown(report: UsageReport) -> tuple[object, ...]:
     """Give all of an answer but where it came from."""
-    return report.rows, report.totals, report.exact, report.complete_from
+    return report.rows, report.totals, report.groups, report.exact, report.complete_from
 
 
 @given(happened=imports(), asked=st.lists(queries(), min_size=1, max_size=8))
@@ -79,6 +79,7 @@ _ASKED = st.sampled_from(
         (("day",), ("events", "cost_usd", "latency_ms_p50", "users")),
         (("hour",), ("events", "output_tokens", "latency_ms_max")),
         (("user",), ("events", "total_tokens", "cost_usd")),
+        (("user",), ("cost_usd",)),
         (("user", "event", "day"), ("events", "failed", "cost_usd", "response_bytes")),
         (("org", "day"), ("events", "total_tokens", "cost_usd")),
         (("org", "event", "day"), ("events", "quantity", "succeeded", "last_seen")),
@@ -107,6 +108,8 @@ def crowded() -> st.SearchStrategy[list[UsageEvent]]:
     start=st.integers(-96, 14 * 96),
     length=st.integers(1, 20 * 96),
     jitter=st.sampled_from((0, 0, 1, 123_456_789)),
+    order=st.sampled_from((None, "-events", "-total_tokens", "-cost_usd")),
+    limit=st.none() | st.integers(1, 3),
 )
 @settings(max_examples=60, deadline=None)
 def test_windows_near_the_events_give_the_same_answer(
@@ -116,6 +119,8 @@ def test_windows_near_the_events_give_the_same_answer(
     start: int,
     length: int,
     jitter: int,
+    order: str | None,
+    limit: int | None,
 ) -> None:
     """With edges on and beside the quarter-hour, in every zone."""
     begin = BEGIN + timedelta(minutes=15 * start, microseconds=jitter)
@@ -125,6 +130,8 @@ def test_windows_near_the_events_give_the_same_answer(
         tz=tz,
         start=begin,
         end=begin + timedelta(minutes=15 * length),
+        order=order,
+        limit=limit,
         dimensions=DECLARED,
     )
     reference = MemoryBackend(dimensions=DECLARED)

@@ -8,6 +8,7 @@ from decimal import Decimal
 from operator import add
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from usagekit._reading.ranking import top_users, users_present
 from usagekit._reading.reading import RAW_ENOUGH, Reading
 from usagekit.event import from_microseconds
 from usagekit.query.aggregate import Aggregate, seen_at
@@ -86,9 +87,15 @@ class _Answer:
 
     def report(self) -> UsageReport:
         query, reading = self._query, self._reading
-        found = reading.sums(query.by, self._columns, self._extremes)
+        top = self._top()
+        if top is None:
+            found = reading.sums(query.by, self._columns, self._extremes)
+            everything, number = self._total(found.values()), len(found)
+        else:
+            found, number = top
+            everything = self._total(reading.sums((), self._columns).values())
         counted = self._counted(found)
-        total = self._table([self._total(found.values())], [{name: extra.total for name, extra in counted.items()}])
+        total = self._table([everything], [{name: extra.total for name, extra in counted.items()}])
         named = self._named(self._first(found), self._merged)
         extras = [{name: extra.of.get(key) for name, extra in counted.items()} for key in named] if counted else None
         since = reading.complete_from_us
@@ -100,7 +107,7 @@ class _Answer:
             source="+".join(("sqlite", *reading.used)),
             exact=True,
             complete_from=None if since is None else from_microseconds(since),
-            groups=len(found) if len(named) < len(found) and not self._merging else len(named),
+            groups=len(named) if self._merging else number,
         )
 
     def _shown(self, name: str, value: Any) -> Any:
@@ -124,18 +131,34 @@ class _Answer:
         """Whether several groups may be shown as one, since their users were erased."""
         return "user" in self._query.by and len(self._reading.nobody) > 1
 
-    def _first(self, groups: Sums) -> Sums:
-        """Leave out groups that the limit leaves out for sure, so that only those shown need names."""
+    @property
+    def _rank(self) -> tuple[str, ...]:
+        """The columns whose sum, largest first, decides which groups the limit leaves out; `()` where others do."""
         query = self._query
         name, descending = query.order_by or ("events", True)
-        places = [self._columns.index(column) for column in _ADDED_UP.get(name, ())]
         in_order = query.order_by is None and any(by in BUCKETS for by in query.by)
-        if query.limit is None or len(groups) <= query.limit or not places or not descending:
-            return groups
-        if self._merging or in_order:
+        if query.limit is None or not descending or self._merging or in_order:
+            return ()
+        return _ADDED_UP.get(name, ())
+
+    def _top(self) -> tuple[Sums, int] | None:
+        """Give at least the groups that are shown, and the number of all, where not all have to be looked at."""
+        query = self._query
+        more = any(not measures.isdisjoint(self._needed) for _, _, measures in _HISTOGRAMS)
+        if query.by != ("user",) or query.limit is None or not self._rank or self._extremes or more:
+            return None
+        if "users" in self._needed:
+            return None
+        return top_users(self._reading, self._columns, self._rank, query.limit)
+
+    def _first(self, groups: Sums) -> Sums:
+        """Leave out groups that the limit leaves out for sure, so that only those shown need names."""
+        limit = self._query.limit
+        places = [self._columns.index(column) for column in self._rank]
+        if limit is None or len(groups) <= limit or not places:
             return groups
         ranks = [sum([values[n] for n in places]) for values in groups.values()]
-        least = heapq.nlargest(query.limit, ranks)[-1]
+        least = heapq.nlargest(limit, ranks)[-1]
         return {key: values for (key, values), rank in zip(groups.items(), ranks, strict=True) if rank >= least}
 
     # Measures.
@@ -143,9 +166,8 @@ class _Answer:
     def _table(self, groups: list[Any], extras: list[dict[str, Any]] | None) -> dict[str, Sequence[Any]]:
         """Give the measures that are needed as columns; of `last_seen` microseconds."""
         names = (*self._columns, *self._extremes)
-        values: dict[str, Sequence[Any]] = dict(zip(names, zip(*groups, strict=True), strict=True))
-        if not groups:
-            values = dict.fromkeys(names, ())
+        columns = zip(*groups, strict=True) if groups else [()] * len(names)
+        values: dict[str, Sequence[Any]] = dict(zip(names, columns, strict=True))
         aggregates: list[Aggregate] = []
         table: dict[str, Sequence[Any]] = {}
         for name in self._needed:
@@ -182,6 +204,11 @@ class _Answer:
     def _count_users(self, known: Sums) -> _Counted:
         by = self._query.by
         nobody = self._reading.nobody
+        if not by:
+            present = users_present(self._reading)
+            if present is not None:
+                number = len(present - nobody)
+                return _Counted({(): number}, number)
         place = by.index("user") if "user" in by else len(by)
         if "user" not in by:
             known = self._reading.sums((*by, "user"), ("events",))

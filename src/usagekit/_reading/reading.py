@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,14 +27,14 @@ from usagekit._reading.sources import (
 )
 from usagekit._store import histograms
 from usagekit._store.exact import SAFE_BOUND
-from usagekit._store.tiers import DAY_US, HOUR_US, WEEK_US, Tier
+from usagekit._store.tiers import DAY_US, HOUR_US, MEMBER_WEEKS, WEEK_ORIGIN_US, WEEK_US, Tier
 from usagekit._store.tombstones import ERASED_BELOW
 from usagekit.query.algebra import BUCKETS, DIMENSIONS
 from usagekit.query.periods import intersected, merged, offset_changes
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from usagekit.query import UsageQuery
 
@@ -208,7 +209,7 @@ class Reading:
 
         Groups without events are left out.
         """
-        dimensions = {name for name in (*by, *self._query.where) if name not in BUCKETS}
+        dimensions = {name for name in (*by, *self._allowed) if name not in BUCKETS}
         chain = () if self._few else chain_for(dimensions, self._own, columns, extremes=bool(extremes))
         buckets = [name for name in by if name in BUCKETS]
         groups: Sums = {}
@@ -229,6 +230,59 @@ class Reading:
         if any(not values[0] for values in groups.values()):
             return {key: values for key, values in groups.items() if values[0]}
         return groups
+
+    # Users.
+
+    @contextmanager
+    def only_users(self, users: Iterable[int]) -> Iterator[None]:
+        """Leave all but these users, by id, out of what is read in a block."""
+        before = self._allowed
+        asked = before.get("user")
+        self._allowed = {**before, "user": [user for user in users if asked is None or user in asked]}
+        try:
+            yield
+        finally:
+            self._allowed = before
+
+    def user_weeks(self, columns: Sequence[str]) -> dict[int, tuple[int, bool]] | None:
+        """Give for each user an upper bound of the sum of `columns`, and whether events are known to be in the range.
+
+        From whole weeks alone, and what the rollups do not hold yet. None where that is no quick way.
+        """
+        state = self._state
+        dimensions = {"user", *self._allowed}
+        if self._few or state.exact or state.usable_us < _EVER_US or len(self._rolled) != 1:
+            return None
+        if chain_for(dimensions, self._own, ("events", *columns), extremes=False)[:1] != (MEMBER_WEEKS,):
+            return None
+        section = stretched(sections((), "UTC", self._rolled), state.first_us, state.last_us)[0]
+        first, last = (us - WEEK_ORIGIN_US for us in section[:2])
+        outer = Piece(MEMBER_WEEKS, first // WEEK_US, -(-last // WEEK_US), 1, (-(-first // WEEK_US), last // WEEK_US))
+        if outer.buckets[0] >= outer.buckets[1]:
+            return None
+        self._load([outer])
+        self._note(outer)
+        values: dict[str, Any] = {}
+        where = [self._filter(key, name, values) for name, key in self._tier_filters(MEMBER_WEEKS, values)]
+        summed = " + ".join(f"t.{name}" for name in columns) or "t.events"
+        rows = self._connection.execute(
+            f"SELECT d.user, sum({summed}), max(t.week >= w.k0 AND t.week < w.k1) {SOURCES[MEMBER_WEEKS].rows}"
+            f" WHERE {' AND '.join(['1', *where])} GROUP BY d.id",
+            values,
+        )
+        found: dict[int, tuple[int, bool]] = {}
+        for user, bound, is_seen in rows:
+            known = found.get(user, (0, False))
+            found[user] = known[0] + bound, known[1] or bool(is_seen)
+        return self._with_tail(found, columns)
+
+    def _with_tail(self, found: dict[int, tuple[int, bool]], columns: Sequence[str]) -> dict[int, tuple[int, bool]]:
+        if self._state.last_seq > self._state.frontier:
+            self._load_tail()
+            asked = ("events", *columns)
+            for user, *sums in self._raw_sums(RAW_TAIL, TAIL_BLOCKS, ("user",), asked, (), signed=False):
+                found[user] = found.get(user, (0, False))[0] + sum(sums[1:]), True
+        return found
 
     def _tier_sums(
         self, tier: Tier, planned: list[Piece], by: tuple[str, ...], columns: Sequence[str], extremes: Sequence[str]
@@ -257,7 +311,7 @@ class Reading:
 
     def _joined(self, tier: Tier, by: Iterable[str]) -> str:
         source = SOURCES[tier]
-        asked = {source.keys[self._known(name)] for name in (*by, *self._query.where) if name not in BUCKETS}
+        asked = {source.keys[self._known(name)] for name in (*by, *self._allowed) if name not in BUCKETS}
         joins = [join for prefix, join in source.joins.items() if any(prefix in expression for expression in asked)]
         return source.rows + "".join(joins)
 
@@ -279,7 +333,7 @@ class Reading:
         return _attribute(expression, name, values) if name in self._own else expression
 
     def _tier_filters(self, tier: Tier, values: dict[str, Any]) -> Iterable[tuple[str, str]]:
-        for name in self._query.where:
+        for name in self._allowed:
             yield name, self._tier_key(tier, name, values)
 
     def _raw_sums(
@@ -320,7 +374,7 @@ class Reading:
             for name in by
         ]
         where = [*self._early_filters(values)]
-        where += [self._filter(self._raw_key(name, values), name, values) for name in self._query.where]
+        where += [self._filter(self._raw_key(name, values), name, values) for name in self._allowed]
         grouped = [str(n + 1) for n in range(len(keys) + first)]
         sql = (
             f"SELECT {', '.join([*keys, *columns])} {rows} {self._extra.join}"
@@ -333,7 +387,7 @@ class Reading:
         for table, column, keys in (("subjects", "subject", ("user", "org")), ("shapes", "shape", tuple(SHAPE_KEYS))):
             where = [
                 self._filter(RAW_KEYS[name].replace("p.", "f.").replace("s.", "f."), name, values)
-                for name in self._query.where
+                for name in self._allowed
                 if name in keys
             ]
             if where:
@@ -373,7 +427,7 @@ class Reading:
 
     def weights(self, by: tuple[str, ...], which: str) -> Weights:
         """Give for each key of `by` the weight of each log-bucket of `"latency"` or `"first_token"`."""
-        dimensions = {name for name in (*by, *self._query.where) if name not in BUCKETS}
+        dimensions = {name for name in (*by, *self._allowed) if name not in BUCKETS}
         chain = () if self._few or dimensions else (LATENCY_HOURS,)
         groups: Weights = {}
         planned = self._planned(chain, by, subtract=False)

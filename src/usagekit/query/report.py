@@ -84,18 +84,25 @@ class UsageReport:
         if not query.by:
             return cls.of_columns(query, [], {}, total, source=source, exact=exact, complete_from=complete_from)
         found = list(groups)
-        columns = {
-            name: [group.last_seen_us if name == "last_seen" else group.measure(name, zone) for _, group in found]
-            for name in query.measures_needed
-        }
+        keys = [key for key, _ in found]
+
+        def column(name: str, chosen: Iterable[int]) -> list[Any]:
+            if name == "last_seen":
+                return [found[n][1].last_seen_us for n in chosen]
+            return [found[n][1].measure(name, zone) for n in chosen]
+
+        # A percentile takes a while: only for the rows that are shown.
+        places = _order(query, keys, {name: column(name, range(len(keys))) for name in _deciding(query)})
+        places = places[: query.limit]
         return cls.of_columns(
             query,
-            [key for key, _ in found],
-            columns,
+            [keys[n] for n in places],
+            {name: column(name, places) for name in query.measures_needed},
             total,
             source=source,
             exact=exact,
             complete_from=complete_from,
+            groups=len(keys),
         )
 
     @classmethod
@@ -183,6 +190,12 @@ def _rows(
         shown.append([seen_at(us, query.zone) for us in values] if name == "last_seen" else values)
     names = (*query.by, *query.measures)
     return [dict(zip(names, values, strict=True)) for values in zip(*shown, strict=True)]
+
+
+def _deciding(query: UsageQuery) -> tuple[str, ...]:
+    """Give the measures that the order needs."""
+    name = "events" if query.order_by is None else query.order_by[0]
+    return (name,) if name in MEASURES else ()
 
 
 def _order(query: UsageQuery, keys: Sequence[tuple[Any, ...]], columns: Mapping[str, Sequence[Any]]) -> list[int]:
