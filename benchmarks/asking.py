@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.dataset import END_US, write_ledger
-from benchmarks.measure import Estimate, Result, Setting, Table, Target, percentile
+from benchmarks.measure import Estimate, Result, Setting, Table, Target, Timing, cpu, percentile, wall
 from usagekit._store.rollups import Rollups
 from usagekit._store.schema import Transaction, connect
 from usagekit.backends.sqlite import SQLiteBackend
@@ -122,7 +122,7 @@ def run(setting: Setting) -> Result:
     result = Result()
     largest = setting.events or setting.scaled(10_000_000, 20_000)
     sizes = [*(size for size in (100_000, 1_000_000) if size < largest), largest]
-    asked: dict[int, dict[str, list[float]]] = {}
+    asked: dict[int, dict[str, list[Timing]]] = {}
     for size in sizes:
         path = str(Path(setting.directory) / f"{size}.db")
         write_ledger(path, size)
@@ -138,18 +138,19 @@ def run(setting: Setting) -> Result:
     return result
 
 
-def _timed(ask: Callable[[], object], rounds: int) -> list[float]:
-    """Give the milliseconds of each round; the first, which warms the cache, is left out."""
+def _timed(ask: Callable[[], object], rounds: int) -> list[Timing]:
+    """Time each round; a first one, which warms the cache, is left out. Processor time is that of all threads."""
     found = []
     for _ in range(rounds + 1):
-        began = perf_counter()
+        began, processor = perf_counter(), process_time()
         ask()
-        found.append((perf_counter() - began) * 1000)
+        found.append(Timing((perf_counter() - began) * 1e6, (process_time() - processor) * 1e6))
     return found[1:]
 
 
 class _Upkeep(NamedTuple):
     seconds: float  # per million events
+    processor_seconds: float
     locks_ms: list[float]
     bytes_per_event: float
     rollup_bytes: float
@@ -186,13 +187,14 @@ def _roll_up(path: str, size: int) -> _Upkeep:
     before = Path(path).stat().st_size
     with closing(connect(path)) as connection:
         rollups = _Watched(connection)
-        began = perf_counter()
+        began, processor = perf_counter(), process_time()
         while rollups.step():
             pass
-        seconds = perf_counter() - began
+        seconds, processor = perf_counter() - began, process_time() - processor
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     after = Path(path).stat().st_size
-    return _Upkeep(seconds / size * 1_000_000, rollups.locks_ms, after / size, (after - before) / size)
+    millions = size / 1_000_000
+    return _Upkeep(seconds / millions, processor / millions, rollups.locks_ms, after / size, (after - before) / size)
 
 
 def _ours(path: str) -> dict[str, Callable[[], object]]:
@@ -290,7 +292,7 @@ def _duckdb(ledger: Path) -> Callable[[Question], object] | None:
 def _report_upkeep(result: Result, size: int, found: _Upkeep, *, targets: bool) -> None:
     worst, usual = max(found.locks_ms), percentile(found.locks_ms, 99)
     rows = [
-        ("seconds per million events", f"{found.seconds:.1f}"),
+        ("seconds per million events, of a processor", f"{found.seconds:.1f}, {found.processor_seconds:.1f}"),
         ("write lock held, median / 99 % / longest, ms", f"{median(found.locks_ms):.1f} / {usual:.1f} / {worst:.1f}"),
         ("bytes per event, of that rollups", f"{found.bytes_per_event:.1f}, {found.rollup_bytes:.1f}"),
     ]
@@ -304,25 +306,33 @@ def _report_upkeep(result: Result, size: int, found: _Upkeep, *, targets: bool) 
 
 
 def _report(
-    result: Result, asked: dict[int, dict[str, list[float]]], others: dict[str, dict[str, list[float]]]
+    result: Result, asked: dict[int, dict[str, list[Timing]]], others: dict[str, dict[str, list[Timing]]]
 ) -> None:
     largest = max(asked)
     rows = []
     for question in QUESTIONS:
         for zone in ("UTC", WHOLE_HOUR_ZONE, HALF_HOUR_ZONE):
             name = f"{question.name}, {zone}"
-            cells = [f"{median(found[name]):.1f}" for found in asked.values()]
-            beside = [f"{median(found[question.name]):.1f}" if found else "not installed" for found in others.values()]
+            cells = [_shown(found[name]) for found in asked.values()]
+            beside = [_shown(found[question.name]) if found else "not installed" for found in others.values()]
             rows.append((name, *cells, *(beside if zone == "UTC" else [""] * len(beside))))
-            result.values[name] = {str(size): median(found[name]) for size, found in asked.items()}
+            result.values[name] = {str(size): _medians(found[name]) for size, found in asked.items()}
             limit = question.elsewhere_ms if zone == HALF_HOUR_ZONE else question.limit_ms
             if limit is not None:
-                times = asked[largest][name]
+                times = [us / 1000 for us in wall(asked[largest][name])]
                 result.targets.append(Target(name, Estimate(median(times), min(times), max(times)), limit))
     for name, found in others.items():
-        result.values[name] = {question: median(times) for question, times in found.items()}
-    columns = ("median ms", *(f"{size:,} events" for size in asked), *others)
-    result.tables.append(Table("questions", columns, rows))
+        result.values[name] = {question: _medians(times) for question, times in found.items()}
+    columns = ("ms by the clock / of a processor", *(f"{size:,} events" for size in asked), *others)
+    result.tables.append(Table("questions, medians", columns, rows))
+
+
+def _medians(times: list[Timing]) -> dict[str, float]:
+    return {"ms": median(wall(times)) / 1000, "processor_ms": median(cpu(times)) / 1000}
+
+
+def _shown(times: list[Timing]) -> str:
+    return " / ".join(f"{value:.1f}" for value in _medians(times).values())
 
 
 def _point(value: float) -> Estimate:

@@ -1,4 +1,4 @@
-"""Bytes per event in the ledger, everything included."""
+"""Bytes per event in the ledger, rollups and everything else included."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from usagekit import UsageEvent
 
 _SERIES: dict[str, tuple[Callable[[Traffic, int], Iterable[UsageEvent]], int]] = {
-    "requests": (Traffic.requests, 36),
-    "full model calls": (Traffic.calls, 44),
+    "requests": (Traffic.requests, 40),
+    "full model calls": (Traffic.calls, 48),
 }
 
 
@@ -34,6 +34,8 @@ def run(setting: Setting) -> Result:
         prepare(str(path))
         with closing(Importer(str(path), str(home / "journals"))) as importer:
             while importer.step():
+                pass
+            while importer.roll_up():
                 pass
         imported, tables = _checkpointed(path)
         assert imported == count
