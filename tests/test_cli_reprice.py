@@ -97,7 +97,9 @@ def test_a_dry_run_changes_nothing_and_json_is_for_machines(ledger: Path, run: A
 
 def test_calls_in_a_batch_under_way_are_left_and_said(ledger: Path, run: Any) -> None:
     """Exit code 1; journals that wait are said too."""
-    query(ledger, "INSERT INTO sinks VALUES ('warehouse', 0, 0, 'batch', 2)")
+    columns = "name, delivered_seq, delivered, batch_id, batch_end, batch_parts"
+    halved = """VALUES ('warehouse', 0, 0, 'batch.0', 1, '[["batch.1", 2]]')"""  # which a sink had rejected as a whole
+    query(ledger, f"INSERT INTO sinks ({columns}) {halved}")
     orphan(ledger, "recorder.track('export')")
 
     code, out, err = run("reprice", "--since", "2025-05-01", "--prices", "prices.json")

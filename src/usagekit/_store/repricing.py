@@ -35,10 +35,12 @@ WHERE b.block BETWEEN :first AND :last AND b.last_us >= :since AND b.first_us < 
     AND e.cost_nano IS NULL AND +e.shape IN (SELECT value FROM json_each(:shapes))
 """
 
-# Changes are [seq, old shape, new shape, cost]. What a sink's frozen batch holds must stay as it was sent.
+# Changes are [seq, old shape, new shape, cost]. What a sink's frozen batch holds, in all parts it was cut into, must
+# stay as it was sent.
 _STILL_UNPRICED = """
 SELECT e.seq, EXISTS (
-    SELECT 1 FROM sinks WHERE batch_id IS NOT NULL AND e.seq > delivered_seq AND e.seq <= batch_end
+    SELECT 1 FROM sinks WHERE batch_id IS NOT NULL AND e.seq > delivered_seq
+        AND e.seq <= coalesce(json_extract(batch_parts, '$[#-1][1]'), batch_end)
 )
 FROM json_each(:changes) c JOIN events e ON e.seq = c.value ->> 0
 WHERE e.shape = c.value ->> 1 AND e.cost_nano IS NULL
