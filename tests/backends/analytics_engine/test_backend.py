@@ -317,7 +317,7 @@ def test_urls_that_say_too_much(url: str) -> None:
 def test_a_layout_names_declared_dimensions_only(path: Path) -> None:
     """The default one has them all."""
     credentials = {"ingest_url": "https://ingest.example.com", "ingest_key": KEY}
-    own = AnalyticsEngineBackend(layout=Layout(blobs=["project"]), **credentials)  # type: ignore[arg-type]
+    own = AnalyticsEngineBackend(dataset="own", layout=Layout(blobs=["project"]), **credentials)  # type: ignore[arg-type]
     default = AnalyticsEngineBackend(**credentials)  # type: ignore[arg-type]
 
     with Recorder(default, path=path, dimensions=["project", "country"]):
@@ -325,4 +325,4 @@ def test_a_layout_names_declared_dimensions_only(path: Path) -> None:
     with pytest.raises(ConfigurationError, match="the layout names 'project', which no event has"):
         Recorder(own, path=path)
     assert stored_events(path) == []
-    assert query(path, "SELECT * FROM sinks") == []
+    assert query(path, "SELECT name FROM sinks") == [("analytics-engine:usagekit",)]
