@@ -31,22 +31,22 @@ def serving(directory: Path, port: int = 0) -> Iterator[str]:
     with (
         ProviderServer() as server,
         Recorder(backend, dimensions=["project"]) as recorder,
-        wsgi_served(in_front_of(server, recorder), port) as url,
+        in_front_of(server, recorder) as app,
+        wsgi_served(app, port) as url,
     ):
         yield url
 
 
-def in_front_of(server: ProviderServer, recorder: Recorder) -> Flask:
+@contextmanager
+def in_front_of(server: ProviderServer, recorder: Recorder) -> Iterator[Flask]:
     """Make a gateway whose providers are all on this machine."""
-    return create_app(
-        recorder,
-        api_key=KEY,
-        openai_clients={
-            "openai": openai.OpenAI(base_url=server.openai, api_key="unused", max_retries=0),
-            "groq": openai.OpenAI(base_url=server.groq, api_key="unused", max_retries=0),
-        },
-        claude=anthropic.Anthropic(base_url=server.anthropic, api_key="unused", max_retries=0),
-    )
+    with (
+        openai.OpenAI(base_url=server.openai, api_key="unused", max_retries=0) as one,
+        openai.OpenAI(base_url=server.groq, api_key="unused", max_retries=0) as other,
+        anthropic.Anthropic(base_url=server.anthropic, api_key="unused", max_retries=0) as claude,
+    ):
+        clients = {"openai": one, "groq": other}
+        yield create_app(recorder, api_key=KEY, openai_clients=clients, claude=claude)
 
 
 def visit(url: str) -> str:

@@ -44,15 +44,17 @@ def serving(directory: Path, port: int = 0) -> Iterator[str]:
     with (
         ProviderServer() as server,
         make_recorder(directory / "usage.db") as recorder,
-        asgi_served(in_front_of(server, recorder), port) as url,
+        in_front_of(server, recorder) as app,
+        asgi_served(app, port) as url,
     ):
         yield url
 
 
-def in_front_of(server: ProviderServer, recorder: Recorder) -> FastAPI:
+@contextmanager
+def in_front_of(server: ProviderServer, recorder: Recorder) -> Iterator[FastAPI]:
     """Make a platform whose models are on this machine."""
-    models = openai.OpenAI(base_url=server.openai, api_key="unused", max_retries=0)
-    return create_app(Platform(recorder, models, CLIENTS, OPERATOR_KEY))
+    with openai.OpenAI(base_url=server.openai, api_key="unused", max_retries=0) as models:
+        yield create_app(Platform(recorder, models, CLIENTS, OPERATOR_KEY))
 
 
 def bearer(key: str) -> dict[str, str]:

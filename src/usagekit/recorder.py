@@ -107,6 +107,9 @@ class Recorder:
         self._engine: Engine | QueueEngine | None = None
         if not self.backends:
             return
+        for backend in self.backends:
+            if hasattr(backend, "declare"):
+                backend.declare(self.dimensions)
         from usagekit._store.opening import open_store
 
         self._journal, self._engine = open_store(
@@ -118,9 +121,6 @@ class Recorder:
             guard=self.guard,
             on_delivery=self._on_delivery,
         )
-        for backend in self.backends:
-            if hasattr(backend, "declare"):
-                backend.declare(self.dimensions)
         self._off = not _switch("USAGEKIT_REALTIME", default=True)
         self._indirect = self._indirect or self._off
         self.active = self._journal is not None and not self._off

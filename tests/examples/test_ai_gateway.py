@@ -51,7 +51,8 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
     with (
         ProviderServer() as server,
         Recorder(backend, dimensions=["project"]) as recorder,
-        wsgi_served(in_front_of(server, recorder)) as url,
+        in_front_of(server, recorder) as app,
+        wsgi_served(app) as url,
     ):
         made = Gateway(url, server, recorder)
         with made.client:

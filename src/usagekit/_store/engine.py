@@ -186,13 +186,16 @@ class _Crew:
             self._importing.release()
 
     def roll_up(self, deadline: float) -> bool:
-        """Bring the rollups up to date; False where there was not enough time."""
+        """Bring what is in the ledger now into the rollups; False where there was not enough time."""
         if not self._engine.keeps:
             return True
         if not self._importing.acquire(timeout=max(0.0, deadline - monotonic())):
             return False
         try:
+            end = self._work(Importer.end)
             while (folded := self._work(Importer.roll_up)) != 0:
+                if end is not None and self._work(lambda importer: importer.is_rolled_up(end)):
+                    return True  # what others record meanwhile has no end
                 if monotonic() > deadline:
                     return False
                 if folded is None:

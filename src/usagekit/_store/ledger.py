@@ -76,6 +76,14 @@ class Importer:
         with OneAtATime(os.path.join(self._directory, "rollups.lock")) as elected:
             return rollups.step() if elected else None
 
+    def end(self) -> int:
+        """Give the last sequence number there is, what a caller of `roll_up` may wait for."""
+        return self._rolling().end()
+
+    def is_rolled_up(self, seq: int) -> bool:
+        """Tell whether the rollups hold everything up to a sequence number."""
+        return self._rolling().reach(seq)
+
     def rebuild_rollups(self) -> None:
         """Begin to make the rollups anew, where the raw rows still are; `roll_up` does it."""
         self._rolling().begin_rebuild()

@@ -140,6 +140,14 @@ class Rollups:
         """Give how many events are not in the rollups yet."""
         return self._counter("next_seq") - 1 - self._counter("rolled_seq")
 
+    def end(self) -> int:
+        """Give the last sequence number there is."""
+        return self._counter("next_seq") - 1
+
+    def reach(self, seq: int) -> bool:
+        """Tell whether the rollups hold everything up to a sequence number."""
+        return self._counter("rolled_seq") >= seq and not self.is_rebuilding()
+
     def is_rebuilding(self) -> bool:
         """Tell whether a rebuild has begun, and not ended."""
         return self._counter("rebuild_state") != STEADY
