@@ -65,7 +65,8 @@ def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Platfo
     with (
         ProviderServer() as server,
         make_recorder(tmp_path / "usage.db") as recorder,
-        asgi_served(in_front_of(server, recorder)) as url,
+        in_front_of(server, recorder) as app,
+        asgi_served(app) as url,
     ):
         made = Platform(url, server, recorder)
         with made.client:

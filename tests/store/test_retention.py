@@ -19,8 +19,9 @@ from usagekit._store.retention import Purge, Retention, purge_until_done
 from usagekit._store.rollups import Rollups
 from usagekit._store.schema import connect, prepare
 from usagekit.backends.sqlite import SQLiteBackend
+from usagekit.cli import main
 from usagekit.errors import ConfigurationError
-from usagekit.query import UsageQuery, usage
+from usagekit.query import UsageQuery, statement, usage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -175,3 +176,23 @@ def test_days_that_cannot_be_are_refused(path: Path, days: dict[str, int]) -> No
     """Rollups outlive events."""
     with pytest.raises(ConfigurationError, match=r"use a whole number of days|give a smaller retention_days"):
         SQLiteBackend(path, **days)
+
+
+def test_a_purged_month_is_not_billed_as_whole(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines by route need the events themselves; lines by event type are still all there."""
+    month = (NOW - timedelta(days=100)).strftime("%Y-%m")
+    with Recorder(SQLiteBackend(path)) as recorder:
+        for n in range(600):
+            recorder.track("tick", org="acme", route="GET /", time=NOW - timedelta(days=100), quantity=n)
+    roll_up(path)
+    assert statement(SQLiteBackend(path), org="acme", month=month).closed
+
+    assert purge_until_done(str(path), Retention(days=1)) > 0
+
+    by_route = statement(SQLiteBackend(path), org="acme", month=month)
+    by_event = statement(SQLiteBackend(path), org="acme", month=month, by="event")
+    assert (by_route.closed, by_route.totals["events"] < 600) == (False, True)
+    assert (by_event.closed, by_event.totals["events"]) == (True, 600)
+    code = main(["statement", "--db", str(path), "--org", "acme", "--month", month, "--format", "csv"])
+    assert code == 0
+    assert f"events of {month} were purged" in capsys.readouterr().err

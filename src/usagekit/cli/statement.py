@@ -35,6 +35,12 @@ def statement(arguments: argparse.Namespace) -> int:
             by=arguments.by,
             timeout=arguments.timeout,
         )
+    if answer.complete_from is not None and answer.complete_from > answer.start:
+        print(
+            f"usagekit statement: events of {answer.month} were purged, and lines by {answer.by} need them: "
+            "this statement is too small; --by event is answered from rollups",
+            file=sys.stderr,
+        )
     if arguments.format == "json":
         print(answer.to_json())
     elif arguments.format == "csv":
@@ -81,7 +87,7 @@ def _about(answer: Statement) -> str:
         f"{customer}, {answer.month}: {start} to {end} ({answer.tz})",
         f"source {answer.source}",
         "exact" if answer.exact else "sampled, not exact",
-        "closed" if answer.closed else "not closed: numbers may still grow",
+        "closed" if answer.closed else "not closed",
     ]
     if answer.complete_from is not None and answer.complete_from > answer.start:
         parts.append(f"complete from {answer.complete_from.astimezone(zone):%Y-%m-%d %H:%M:%S}")

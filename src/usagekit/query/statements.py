@@ -59,8 +59,8 @@ class Statement:
             `STATEMENT_MEASURES`: ints, but `cost_usd` a Decimal or None and `quantity` a Decimal.
         totals: the measures over all lines, which add up to them exactly.
         closed: whether the month is done with: it ended in its zone at least `GRACE` before `as_of`, the source counts
-            every event, and nothing that happened before its end is known to wait anywhere. An event that is
-            recorded later with a `time` in the month still changes it.
+            every event, nothing that happened before its end is known to wait anywhere, and nothing of it was purged.
+            An event that is recorded later with a `time` in the month still changes it.
         as_of: when it was made, aware UTC.
         exact: as of `UsageReport`.
         source: as of `UsageReport`.
@@ -146,6 +146,7 @@ def statement(
     awaits = getattr(source, "awaits", None)
     is_all = awaits is None or not awaits(end)
     report = source.read(query)
+    is_whole = report.complete_from is None or report.complete_from <= start
     lines, quantity = _with_exact_quantities(report.rows)
     return Statement(
         org=customer if name == "org" else None,
@@ -157,7 +158,7 @@ def statement(
         by=by,
         lines=lines,
         totals=report.totals | {"quantity": quantity},
-        closed=as_of >= end + GRACE and report.exact and is_all,
+        closed=as_of >= end + GRACE and report.exact and is_all and is_whole,
         as_of=as_of,
         exact=report.exact,
         source=report.source,
