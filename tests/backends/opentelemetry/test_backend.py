@@ -24,11 +24,12 @@ from usagekit import Recorder, UsageEvent
 from usagekit.asgi import UsageMiddleware
 from usagekit.backends import backend_from_url
 from usagekit.backends.opentelemetry import OpenTelemetryBackend
+from usagekit.backends.opentelemetry.backend import _Emitter
 from usagekit.backends.sqlite import SQLiteBackend
 from usagekit.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 REQUEST = UsageEvent(kind="request", status=200, latency_ms=1, route="GET /")
@@ -216,3 +217,25 @@ def test_closing_leaves_the_providers_to_the_app(meters: Meters) -> None:
     backend.write([CALL], batch_id="1")
 
     assert "usagekit.events" in meters.names()
+
+
+def test_metrics_that_held_a_batch_do_not_get_it_again() -> None:
+    """A group of instruments fails in the middle of a batch; the retry goes on there."""
+    held: list[str] = []
+
+    def first(events: Sequence[UsageEvent]) -> None:
+        held.append("first")
+
+    def second(events: Sequence[UsageEvent]) -> None:
+        held.append("second")
+        if held.count("second") == 1:
+            raise OSError("no")
+
+    emitter = _Emitter([first, second], None, None)
+
+    with pytest.raises(OSError, match="no"):
+        emitter.emit([], "batch")
+    emitter.emit([], "batch")
+    emitter.emit([], "next")
+
+    assert held == ["first", "second", "second", "first", "second"]

@@ -202,14 +202,16 @@ class _Emitter:
         self._metrics = metrics
         self._logger = logger
         self._provider = provider
-        self._recorded = ""
+        self._batch = ""
+        self._recorded = 0  # how many groups of metrics hold it
 
     def emit(self, events: Sequence[UsageEvent], batch_id: str) -> None:
         """Record what is not yet recorded; log records go out again, since a failed export has lost them."""
-        if self._recorded != batch_id:
-            for record in self._metrics:
-                record(events)
-            self._recorded = batch_id
+        if self._batch != batch_id:
+            self._batch, self._recorded = batch_id, 0
+        for record in self._metrics[self._recorded :]:
+            record(events)
+            self._recorded += 1
         if self._logger is None:
             return
         for event in events:
