@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,13 @@ from usagekit.backends.opentelemetry import Acknowledged, OpenTelemetryBackend
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """Free the SDK's cycles here: their weak methods fail while they are freed, in whatever test that happens."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)
