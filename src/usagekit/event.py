@@ -102,6 +102,20 @@ def _rebuilt(values: dict[str, Any]) -> UsageEvent:
     return UsageEvent(**values)
 
 
+def of_clean(values: Mapping[str, Any]) -> UsageEvent:
+    """Give the event of all its fields by name, each as an event has it: what was an event once is not cleaned again.
+
+    `attributes` may be a dict, which must not be changed any more.
+    """
+    event = object.__new__(UsageEvent)
+    put = object.__setattr__
+    for name, value in values.items():
+        put(event, name, value)
+    attributes = values["attributes"]
+    put(event, "attributes", MappingProxyType(attributes) if attributes else _NO_ATTRIBUTES)
+    return event
+
+
 def _time(value: object) -> datetime:
     microseconds = _clean.epoch_microseconds(value)
     return datetime.now(UTC) if microseconds is None else from_microseconds(microseconds)

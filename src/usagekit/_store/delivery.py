@@ -44,10 +44,10 @@ LIMIT :limit
 def read_events(connection: sqlite3.Connection, after: int, end: int, limit: int = -1) -> list[tuple[int, UsageEvent]]:
     """Give the events with `after < seq <= end` and their sequence numbers, in import order."""
     values = {"shift": BLOCK_SHIFT, "after": after, "end": end, "limit": limit}
-    from usagekit.event import UsageEvent
+    from usagekit.event import of_clean
 
     rows = map(fields_of_columns, connection.execute(_EVENTS, values))
-    return [(seq, UsageEvent(**fields)) for seq, fields in rows]
+    return [(seq, of_clean(fields)) for seq, fields in rows]
 
 
 class Backoff:

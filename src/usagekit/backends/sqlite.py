@@ -143,10 +143,10 @@ class SQLiteBackend:
             StorageError: there is no usable ledger at the path.
             QueryTimeout: one look took longer than `query.timeout`.
         """
-        from usagekit.event import UsageEvent
+        from usagekit.event import of_clean
 
         for _, fields in self.event_fields(query):
-            yield UsageEvent(**fields)
+            yield of_clean(fields)
 
     def event_fields(self, query: UsageQuery, /, end: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
         """Give what `events` gives as fields by name, which is faster, with the sequence numbers of import.

@@ -284,23 +284,29 @@ def check_point(point: Mapping[str, Sequence[Any]]) -> None:
             f"a data point has at most 1 index, {SLOTS} blobs and {SLOTS} doubles; "
             f"this has {len(indexes)}, {len(blobs)} and {len(doubles)}"
         )
-    index_bytes, blob_bytes = sum(map(_bytes_of, indexes)), sum(map(_bytes_of, blobs))
+    index_bytes, blob_bytes = _bytes_of(indexes), _bytes_of(blobs)
     if index_bytes > INDEX_BYTES:
         raise Rejected(f"an index has at most {INDEX_BYTES} bytes; this has {index_bytes}")
     if blob_bytes > POINT_BLOB_BYTES:
         raise Rejected(f"the blobs of a point have at most {POINT_BLOB_BYTES:,} bytes; these have {blob_bytes:,}")
     for value in doubles:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
+        if (type(value) is not float and type(value) is not int) or not isfinite(value):
             raise Rejected(f"a double is a finite number; this is {value!r}")
 
 
-def _bytes_of(value: object) -> int:
-    if not isinstance(value, str):
-        raise Rejected(f"an index or a blob is a string; this is {value!r}")
+def _bytes_of(texts: Sequence[Any]) -> int:
+    for value in texts:
+        if not isinstance(value, str):
+            raise Rejected(f"an index or a blob is a string; this is {value!r}")
     try:
-        return len(value.encode())
+        return len("".join(texts).encode())
     except UnicodeEncodeError:
-        raise Rejected(f"an index or a blob is a string without lone surrogates; this is {value!r}") from None
+        wrong = next(value for value in texts if not _is_utf8(value))
+        raise Rejected(f"an index or a blob is a string without lone surrogates; this is {wrong!r}") from None
+
+
+def _is_utf8(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _text(event: UsageEvent, name: str) -> str:
