@@ -35,7 +35,7 @@ LAYERS = (
 
 def test_imports_point_one_way() -> None:
     """No module imports one of a later layer, or a neighbour in its own, when it is loaded."""
-    gc.collect()  # in CPython 3.11 ast.parse fails where garbage of other tests is freed within it and its callbacks raise
+    gc.collect()  # in CPython 3.11 ast.parse fails where garbage is freed within it whose callbacks raise
     rank = {room: number for number, layer in enumerate(LAYERS) for room in layer}
 
     wrong = [

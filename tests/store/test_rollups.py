@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support.processes import said_by
 from tests.support.rolled import cells, roll_up, write_events
 from tests.support.stores import eventually, query
@@ -12,14 +14,49 @@ from usagekit import Recorder, UsageEvent
 from usagekit._store import engine
 from usagekit._store.rollups import Rollups
 from usagekit._store.schema import Transaction, connect
+from usagekit._store.tiers import FAMILIES
 from usagekit.backends.memory import MemoryBackend
 from usagekit.backends.sqlite import SQLiteBackend
 from usagekit.query import UsageQuery
 
 if TYPE_CHECKING:
+    import sqlite3
     from pathlib import Path
 
-    import pytest
+
+ALL_KINDS = [
+    UsageQuery.build(by=("event", "day"), tz="Europe/Berlin", measures=("events", "total_tokens", "latency_ms_max")),
+    UsageQuery.build(by=("user", "day"), tz="Asia/Kolkata", measures=("events", "cost_usd")),
+    UsageQuery.build(by="user", measures=("events", "total_tokens"), limit=2, order="-total_tokens"),
+    UsageQuery.build(by="model", measures=("events", "users", "latency_ms_p95", "last_seen")),
+    UsageQuery.build(by=("org", "week"), measures=("events", "failed")),
+    UsageQuery.build(by="project", measures=("events", "response_bytes"), dimensions=["project"]),
+    UsageQuery.build(by="day", measures=("latency_ms_p50", "first_token_ms_p50", "users")),
+]
+"""One for each kind of rollup, and some for several."""
+
+
+class DiedError(Exception):
+    """Ends a step."""
+
+
+class Dying(Rollups):
+    """Dies when it comes to add to a family of this number."""
+
+    def __init__(self, connection: sqlite3.Connection, family: int) -> None:
+        super().__init__(connection)
+        self._last = family
+
+    def _add_family(self, family: int, after: int, last: int, bound: int) -> None:
+        if family == self._last:
+            raise DiedError
+        super()._add_family(family, after, last, bound)
+
+
+def roll_up_to(path: Path, events: int) -> None:
+    """Bring the rollups up to date as far as this event."""
+    with closing(connect(str(path))) as connection:
+        assert Rollups(connection).step(events) == events
 
 
 def test_processes_killed_while_they_roll_up_count_each_event_once(path: Path) -> None:
@@ -52,6 +89,60 @@ def test_many_small_steps_give_what_one_large_step_gives(path: Path, tmp_path: P
     }
     assert cells(path)["quarters"] == cells(other)["quarters"]
     assert cells(path)["latency_hours"] == cells(other)["latency_hours"]
+
+
+@pytest.mark.parametrize("families", range(1, len(FAMILIES)))
+def test_a_batch_that_some_families_hold_is_counted_once(path: Path, families: int) -> None:
+    """Every question has its answer at that moment, and whoever comes next brings the batch to its end."""
+    happened = write_events(path, 300)
+    reference = MemoryBackend(dimensions=["project"])
+    reference.write(happened, batch_id="1")
+    roll_up_to(path, 200)
+    backend = SQLiteBackend(path)
+
+    with closing(connect(str(path))) as connection, pytest.raises(DiedError):
+        Dying(connection, families).step(70)
+
+    for question in ALL_KINDS:
+        answer, expected = backend._answer(question, raw_enough=0), reference.read(question)
+        assert (answer.rows, answer.totals) == (expected.rows, expected.totals)
+    assert query(path, "SELECT value FROM counters WHERE name = 'batch_families'") == [(families,)]
+    roll_up(path, limit=1000)
+    found = cells(path)
+    with closing(connect(str(path))) as connection:
+        Rollups(connection).begin_rebuild()
+    roll_up(path)
+    assert cells(path) == found
+    assert sum(row[2] for row in found["quarters"]) == sum(event.weight for event in happened)
+
+
+def test_rows_change_and_a_rebuild_begins_amid_a_batch(path: Path) -> None:
+    """What some families hold is brought to the others first."""
+    write_events(path, 300)
+    roll_up_to(path, 100)
+    with closing(connect(str(path))) as connection:
+        with pytest.raises(DiedError):
+            Dying(connection, 2).step(100)
+        rollups = Rollups(connection)
+        calls = [row[0] for row in connection.execute("SELECT seq FROM events WHERE cost_nano IS NOT NULL")]
+
+        with Transaction(connection):
+            rollups.fold_rows(calls, -1)
+            connection.execute("UPDATE events SET cost_nano = 7 WHERE cost_nano IS NOT NULL")
+            rollups.fold_rows(calls, 1)
+
+        with pytest.raises(DiedError):
+            Dying(connection, 3).step(50)
+        changed = rollups.lag()
+        rollups.begin_rebuild()
+    roll_up(path)
+    rebuilt = cells(path)
+    with closing(connect(str(path))) as connection:
+        Rollups(connection).begin_rebuild()
+    roll_up(path)
+    assert changed == 100
+    assert cells(path) == rebuilt
+    assert query(path, "SELECT sum(costed) * 7 = sum(cost) FROM quarters") == [(1,)]
 
 
 def test_a_rebuild_can_be_asked_for_twice_and_is_right_at_every_step(path: Path) -> None:

@@ -63,8 +63,13 @@ def roll_up(path: Path, *, limit: int | None = None) -> None:
 
 def cells(path: Path) -> dict[str, list[tuple[Any, ...]]]:
     """Give what every rollup holds, cells without events left out."""
-    found = {tier.name: query(path, f"SELECT * FROM {tier.name} WHERE events <> 0 ORDER BY 1, 2, 3") for tier in TIERS}
-    return found | {"latency_hours": query(path, "SELECT * FROM latency_hours ORDER BY 1")}
+    return {
+        tier.name: query(
+            path,
+            f"SELECT * FROM {tier.name} {'WHERE events <> 0' if tier.columns else ''} ORDER BY {', '.join(tier.order)}",
+        )
+        for tier in TIERS
+    }
 
 
 def shown(report: UsageReport) -> tuple[object, ...]:

@@ -27,7 +27,7 @@ from usagekit._reading.sources import (
 )
 from usagekit._store import histograms
 from usagekit._store.exact import SAFE_BOUND
-from usagekit._store.tiers import DAY_US, HOUR_US, MEMBER_WEEKS, WEEK_ORIGIN_US, WEEK_US, Tier
+from usagekit._store.tiers import DAY_US, FAMILY_OF, HOUR_US, LATENCY_HOURS, MEMBER_WEEKS, WEEK_ORIGIN_US, WEEK_US, Tier
 from usagekit._store.tombstones import ERASED_BELOW
 from usagekit.query.algebra import BUCKETS, DIMENSIONS
 from usagekit.query.periods import intersected, merged, offset_changes
@@ -42,8 +42,6 @@ Key = tuple[Any, ...]
 Sums = dict[Key, Sequence[Any]]
 Weights = dict[Key, dict[int, int]]
 
-LATENCY_HOURS = Tier("latency_hours", "hour", HOUR_US, 0, (), ("hour",), (), extremes=True)
-
 RAW_ENOUGH = 4096  # events in the windows that are as fast to read as rollups
 _EVER_US = 2**62
 _MANY_DAYS = 400
@@ -53,7 +51,9 @@ _NAME_TABLES = {"user": "users", "org": "orgs"}
 class _State(NamedTuple):
     """What the ledger says of itself, at the moment of the question."""
 
-    frontier: int  # the last event that rollups hold
+    frontier: int  # the last event that all rollups hold
+    batch_seq: int  # and the last that the first few families hold: so many of them
+    batch_families: int
     last_seq: int
     usable_us: int  # cells that begin here or later are being made anew
     raw_from_us: int
@@ -71,6 +71,8 @@ class _State(NamedTuple):
         first_us, last_us = execute("SELECT min(first_us), max(last_us) FROM spans").fetchone()
         return cls(
             frontier=max(counters["rolled_seq"], counters["rebuild_seq"]),
+            batch_seq=counters["batch_seq"],
+            batch_families=counters["batch_families"],
             last_seq=counters["next_seq"] - 1,
             usable_us=counters["rebuild_from_us"] if counters["rebuild_state"] else _EVER_US,
             raw_from_us=counters["raw_from_us"],
@@ -81,6 +83,12 @@ class _State(NamedTuple):
             has_extras=bool(execute("SELECT max(id) > 0 FROM extras").fetchone()[0]),
             erased=tuple(row[0] for row in execute("SELECT id FROM users WHERE name > '' AND name < " + ERASED_BELOW)),
         )
+
+    def frontier_of(self, chain: Sequence[Tier]) -> int:
+        """Give the last event that tiers of one family hold; without any, one up to which raw rows are read in turn."""
+        if chain and FAMILY_OF[chain[0]] < self.batch_families:
+            return max(self.batch_seq, self.frontier)
+        return self.frontier
 
 
 class Reading:
@@ -100,6 +108,7 @@ class Reading:
         self._connection = connection
         self._query = query
         self._state = _State.of(connection)
+        self._frontier = self._state.frontier  # of what is being read
         self._own = tuple(name for name in (*query.by, *query.where) if name not in DIMENSIONS and name not in BUCKETS)
         self._windows = [
             (0 if start is None else start, _EVER_US if end is None else end) for start, end in query.windows_us
@@ -215,6 +224,7 @@ class Reading:
         groups: Sums = {}
         add = _adder(groups, len(by), len(columns))
         planned = self._planned(chain, buckets, subtract=not extremes)
+        self._frontier = self._state.frontier_of(chain)
         for tier, some in _by_tier(planned):
             self._load(some)
             for piece in some:
@@ -224,7 +234,7 @@ class Reading:
             else:
                 cells = self._tier_sums(tier, some, by, columns, extremes)
                 add(_with_integers(cells, len(by)) if self._state.exact else cells)
-        if self._state.last_seq > self._state.frontier:
+        if self._state.last_seq > self._frontier:
             self._load_tail()
             add(self._raw_sums(RAW_TAIL, TAIL_BLOCKS, by, columns, extremes, signed=False))
         if any(not values[0] for values in groups.values()):
@@ -262,6 +272,7 @@ class Reading:
             return None
         self._load([outer])
         self._note(outer)
+        self._frontier = state.frontier_of((MEMBER_WEEKS,))
         values: dict[str, Any] = {}
         where = [self._filter(key, name, values) for name, key in self._tier_filters(MEMBER_WEEKS, values)]
         summed = " + ".join(f"t.{name}" for name in columns) or "t.events"
@@ -277,7 +288,7 @@ class Reading:
         return self._with_tail(found, columns)
 
     def _with_tail(self, found: dict[int, tuple[int, bool]], columns: Sequence[str]) -> dict[int, tuple[int, bool]]:
-        if self._state.last_seq > self._state.frontier:
+        if self._state.last_seq > self._frontier:
             self._load_tail()
             asked = ("events", *columns)
             for user, *sums in self._raw_sums(RAW_TAIL, TAIL_BLOCKS, ("user",), asked, (), signed=False):
@@ -364,7 +375,7 @@ class Reading:
         self, rows: str, condition: str, by: Iterable[str], columns: Sequence[str], first: int = 0
     ) -> list[tuple[Any, ...]]:
         """Give the groups of raw rows; the `first` columns are grouped by, too."""
-        values: dict[str, Any] = {"frontier": self._state.frontier}
+        values: dict[str, Any] = {"frontier": self._frontier}
         buckets = [name for name in by if name in BUCKETS]
         # What is taken away from a section lies outside of its buckets.
         keys = [
@@ -431,6 +442,7 @@ class Reading:
         chain = () if self._few or dimensions else (LATENCY_HOURS,)
         groups: Weights = {}
         planned = self._planned(chain, by, subtract=False)
+        self._frontier = self._state.frontier_of(chain)
         for tier, some in _by_tier(planned):
             self._load(some)
             for piece in some:
@@ -442,7 +454,7 @@ class Reading:
             sql = f"SELECT {keys}t.{which} FROM temp.pieces w CROSS JOIN latency_hours t ON t.hour >= w.lo"
             for *key, blob in self._connection.execute(f"{sql} AND t.hour < w.hi"):
                 histograms.add_packed(groups.setdefault(tuple(key), {}), (blob,))
-        if self._state.last_seq > self._state.frontier:
+        if self._state.last_seq > self._frontier:
             self._load_tail()
             self._add_raw_weights(groups, RAW_TAIL, TAIL_BLOCKS, by, which)
         return groups

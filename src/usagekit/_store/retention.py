@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from usagekit._store.rollups import STEADY, note, old_cells, remove
 from usagekit._store.schema import BLOCK_SHIFT, Transaction, connect
-from usagekit._store.tiers import DAY_US, HOUR_US, SPAN_SHIFT, TIERS, WEEK_ORIGIN_US, WEEK_US
+from usagekit._store.tiers import DAY_US, SPAN_SHIFT, TIERS, WEEK_ORIGIN_US, WEEK_US
 from usagekit.errors import ConfigurationError
 from usagekit.event import to_microseconds
 
@@ -123,11 +123,6 @@ class Purge:
                     self._advance("rollups_from_us", before)
                     remove(self._connection, tier, keys)
                 return True
-        hours = "FROM latency_hours WHERE hour < ?"
-        if self._connection.execute(f"SELECT EXISTS (SELECT 1 {hours})", (before // HOUR_US,)).fetchone()[0]:
-            with Transaction(self._connection):
-                self._advance("rollups_from_us", before)
-                self._connection.execute(f"DELETE {hours}", (before // HOUR_US,))
         return False
 
     def _shrink(self) -> bool:

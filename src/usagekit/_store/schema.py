@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from usagekit._store.file_systems import check_file_system
 from usagekit._store.forks import Connection
-from usagekit._store.tiers import TIERS
+from usagekit._store.tiers import LATENCY_HOURS, TIERS
 from usagekit.errors import StorageError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
 APPLICATION_ID = 0x75736B74  # "uskt", so that `file` and we can tell a ledger from any other database
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 BLOCK_ROWS = 256  # sequence numbers per row of `blocks`; a power of two
 BLOCK_SHIFT = 8
@@ -187,6 +187,11 @@ CREATE TABLE backfill (
 ) STRICT, WITHOUT ROWID;
 """
 
+_FAMILIES = """
+-- batch_seq: the end of a batch that only some families of rollups hold. batch_families: how many do; 0 = none.
+INSERT INTO counters VALUES ('batch_seq', 0), ('batch_families', 0);
+"""
+
 
 def _migrations() -> Migrations:
     from sqlite_utils import Migrations
@@ -203,7 +208,7 @@ def _migrations() -> Migrations:
 
     @migrations()
     def m002_rollups(db: Database) -> None:
-        for statement in (*_statements(_ROLLUPS), *(tier.ddl() for tier in TIERS)):
+        for statement in (*_statements(_ROLLUPS), *(tier.ddl() for tier in TIERS if tier is not LATENCY_HOURS)):
             db.execute(statement)
 
     @migrations()
@@ -214,6 +219,11 @@ def _migrations() -> Migrations:
     @migrations()
     def m004_cloudflare(db: Database) -> None:
         for statement in _statements(_CLOUDFLARE):
+            db.execute(statement)
+
+    @migrations()
+    def m005_families(db: Database) -> None:
+        for statement in _statements(_FAMILIES):
             db.execute(statement)
 
     return migrations

@@ -91,7 +91,20 @@ DAY_ORGS = _tier("day_orgs", "day", DAY_US, ("day", "org"), CORE, extremes=False
 ORG_HOURS = _tier("org_hours", "hour", HOUR_US, ("hour", "org"), CORE, extremes=False)
 ATTRIBUTE_DAYS = _tier("attribute_days", "day", DAY_US, ("day", "attributes", "type"), WIDE, extremes=True)
 
-TIERS = (QUARTERS, SHAPE_DAYS, MEMBER_DAYS, MEMBER_WEEKS, ORG_DAYS, DAY_ORGS, ORG_HOURS, ATTRIBUTE_DAYS)
-"""Those of sums; `latency_hours` is another kind."""
+LATENCY_HOURS = _tier("latency_hours", "hour", HOUR_US, ("hour",), (), extremes=True)
+"""Of another kind: histograms."""
+
+FAMILIES = (
+    (QUARTERS, ATTRIBUTE_DAYS),
+    (SHAPE_DAYS,),
+    (ORG_DAYS, DAY_ORGS, ORG_HOURS),
+    (MEMBER_DAYS, MEMBER_WEEKS),
+    (LATENCY_HOURS,),
+)
+"""Tiers that are brought up to date together: those that one answer is put together from."""
+
+FAMILY_OF = {tier: number for number, family in enumerate(FAMILIES) for tier in family}
+
+TIERS = tuple(FAMILY_OF)
 
 SPAN_SHIFT = 6  # blocks per row of `spans`: 64
