@@ -9,22 +9,37 @@ import subprocess
 import sys
 import tempfile
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from tests.support.processes import said_by
+from tests.support.rolled import roll_up, shown, write_events
 from tests.support.stores import locked, query
 from usagekit import Recorder
 from usagekit._store import schema
 from usagekit._store.file_systems import check_file_system
+from usagekit._store.retention import Retention, purge_until_done
 from usagekit._store.schema import prepare
 from usagekit.backends.sqlite import SQLiteBackend
 from usagekit.errors import StorageError
+from usagekit.query import UsageQuery
 
 LOCAL = """\
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
 30 22 0:26 / /srv rw - xfs /dev/vdb rw
+"""
+
+_BACK_TO_4 = """
+DELETE FROM counters WHERE name IN ('batch_seq', 'batch_families', 'hours_from_us');
+DROP TABLE org_hours;
+CREATE TABLE org_hours (
+    hour INTEGER NOT NULL, org INTEGER NOT NULL, events ANY NOT NULL, failed ANY NOT NULL, input ANY NOT NULL,
+    output ANY NOT NULL, cost ANY NOT NULL, costed ANY NOT NULL, PRIMARY KEY (hour, org)
+) STRICT, WITHOUT ROWID;
+DELETE FROM _sqlite_migrations WHERE name = 'm005_families';
+PRAGMA user_version = 4;
 """
 
 
@@ -204,3 +219,34 @@ def test_a_ledger_may_have_any_name(name: bytes, tmp_path: Path) -> None:
         assert recorder.flush()
 
     assert query(path, "SELECT count(*) FROM events") == [(1,)]
+
+
+@pytest.mark.parametrize("purged", [False, True])
+def test_a_ledger_of_schema_4_gets_new_rollups(path: Path, *, purged: bool) -> None:
+    """They are made anew of the events there are; of what was purged, the others still answer what they did."""
+    write_events(path, 600, days=60)
+    roll_up(path)
+    backend = SQLiteBackend(path)
+    middle = datetime.now(UTC) - timedelta(days=30)
+    if purged:
+        assert purge_until_done(str(path), Retention(days=30)) == 255  # the first block
+    since = middle + timedelta(days=8) if purged else None
+    by_hour = UsageQuery.build(by=("org", "event", "day"), start=since, tz="Europe/Berlin", measures="cost_usd")
+    by_day = UsageQuery.build(by=("org", "event", "day"), measures=("events", "cost_usd"))
+    before = [shown(backend._answer(asked, raw_enough=0)) for asked in (by_hour, by_day)]
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(_BACK_TO_4)
+
+    prepare(str(path))
+    while_made = backend._answer(by_hour, raw_enough=0)
+    roll_up(path)
+
+    after = [backend._answer(asked, raw_enough=0) for asked in (by_hour, by_day)]
+    assert shown(while_made) == before[0]
+    assert list(map(shown, after)) == before
+    assert "org_hours" not in while_made.source
+    assert "org_hours" in after[0].source
+    assert query(path, "SELECT value > 0 FROM counters WHERE name = 'hours_from_us'") == [(purged,)]
+    whole = backend._answer(UsageQuery.build(by=("org", "day"), tz="Europe/Berlin", measures="events"), raw_enough=0)
+    assert ("org_hours" in whole.source) is not purged
+    assert (whole.complete_from is None) is not purged

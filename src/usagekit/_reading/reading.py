@@ -27,7 +27,17 @@ from usagekit._reading.sources import (
 )
 from usagekit._store import histograms
 from usagekit._store.exact import SAFE_BOUND
-from usagekit._store.tiers import DAY_US, FAMILY_OF, HOUR_US, LATENCY_HOURS, MEMBER_WEEKS, WEEK_ORIGIN_US, WEEK_US, Tier
+from usagekit._store.tiers import (
+    DAY_US,
+    FAMILY_OF,
+    HOUR_US,
+    LATENCY_HOURS,
+    MEMBER_WEEKS,
+    ORG_HOURS,
+    WEEK_ORIGIN_US,
+    WEEK_US,
+    Tier,
+)
 from usagekit._store.tombstones import ERASED_BELOW
 from usagekit.query.algebra import BUCKETS, DIMENSIONS
 from usagekit.query.periods import intersected, merged, offset_changes
@@ -58,6 +68,7 @@ class _State(NamedTuple):
     usable_us: int  # cells that begin here or later are being made anew
     raw_from_us: int
     rollups_from_us: int
+    hours_from_us: int  # of `org_hours`, which ledgers of old did not have as it is
     exact: bool  # sums may go beyond 64 bits
     first_us: int  # of what is up to the frontier
     last_us: int
@@ -77,6 +88,7 @@ class _State(NamedTuple):
             usable_us=counters["rebuild_from_us"] if counters["rebuild_state"] else _EVER_US,
             raw_from_us=counters["raw_from_us"],
             rollups_from_us=counters["rollups_from_us"],
+            hours_from_us=counters["hours_from_us"],
             exact=counters["rolled_bound"] >= SAFE_BOUND,
             first_us=first_us or 0,
             last_us=-1 if last_us is None else last_us,
@@ -220,13 +232,15 @@ class Reading:
         """
         dimensions = {name for name in (*by, *self._allowed) if name not in BUCKETS}
         chain = () if self._few else chain_for(dimensions, self._own, columns, extremes=bool(extremes))
+        if self._state.hours_from_us > self._earliest():
+            chain = tuple(tier for tier in chain if tier is not ORG_HOURS)
         buckets = [name for name in by if name in BUCKETS]
         groups: Sums = {}
         add = _adder(groups, len(by), len(columns))
         planned = self._planned(chain, buckets, subtract=not extremes)
         self._frontier = self._state.frontier_of(chain)
         for tier, some in _by_tier(planned):
-            self._load(some)
+            self._load(_single_cells(some) if self._seeks(tier) else some)
             for piece in some:
                 self._note(piece)
             if tier is None:
@@ -320,11 +334,15 @@ class Reading:
             sql += f" GROUP BY {', '.join(group)}"
         return self._connection.execute(sql, values)
 
+    def _seeks(self, tier: Tier | None) -> bool:
+        """Whether cells of a tier are found one by one: those of the orgs that are asked for."""
+        return tier is not None and "org" in self._allowed and bool(SOURCES[tier].single)
+
     def _joined(self, tier: Tier, by: Iterable[str]) -> str:
         source = SOURCES[tier]
         asked = {source.keys[self._known(name)] for name in (*by, *self._allowed) if name not in BUCKETS}
         joins = [join for prefix, join in source.joins.items() if any(prefix in expression for expression in asked)]
-        return source.rows + "".join(joins)
+        return (source.single if self._seeks(tier) else source.rows) + "".join(joins)
 
     def _known(self, name: str) -> str | None:
         return None if name in self._own else name
@@ -523,6 +541,12 @@ def _by_tier(planned: Iterable[Piece]) -> Iterable[tuple[Tier | None, list[Piece
     for piece in planned:
         found.setdefault(piece.tier, []).append(piece)
     return found.items()
+
+
+def _single_cells(planned: Iterable[Piece]) -> Iterable[Piece]:
+    for piece in planned:
+        for cell in range(piece.start, piece.end):
+            yield piece._replace(start=cell, end=cell + 1)
 
 
 def _attribute(expression: str, name: str, values: dict[str, Any]) -> str:

@@ -36,7 +36,7 @@ _CELL_COSTS = {
     MEMBER_WEEKS: DAY_US // 10,
     ORG_DAYS: DAY_US // 100,
     DAY_ORGS: DAY_US // 500,
-    ORG_HOURS: DAY_US // 500,
+    ORG_HOURS: DAY_US // 200,
     ATTRIBUTE_DAYS: DAY_US // 500,
 }
 """What reading one cell of all keys costs, as the time whose raw rows take as long, roughly."""

@@ -114,12 +114,15 @@ class TierSource(NamedTuple):
         joins: further ones, by the prefix of the expressions that need them.
         keys: grouping expressions by dimension; `None` for the app's own.
         head: dimensions that `d` lists in order, so that grouping by its id needs no sorting.
+        single: instead of `rows` where each piece is one cell, so that those of some orgs are found by their key;
+            `""` = there is no such way.
     """
 
     rows: str
     joins: dict[str, str]
     keys: dict[str | None, str]
     head: tuple[str, ...] = ()
+    single: str = ""
 
 
 def _cells(tier: Tier, *also: str) -> str:
@@ -130,6 +133,7 @@ _TYPE_KEYS: dict[str | None, str] = {"kind": "y.kind", "event": "y.event"}
 _TYPE = {"y.": "CROSS JOIN types y ON y.id = t.type\n"}
 _SHAPE_KEYS: dict[str | None, str] = dict(SHAPE_KEYS.items())
 _WHOLE = "FROM temp.pieces w CROSS JOIN {name} t ON {cells}\n"
+_SINGLE = "FROM temp.pieces w CROSS JOIN {name} t ON t.{clock} = w.lo\n"
 _MEMBERS = "FROM members d CROSS JOIN temp.pieces w CROSS JOIN {name} t ON {cells}\n"
 _ORGS = "FROM orgs d CROSS JOIN temp.pieces w CROSS JOIN {name} t ON {cells}\n"
 
@@ -158,8 +162,18 @@ SOURCES: dict[Tier, TierSource] = {
         {**_TYPE_KEYS, "org": "d.id"},
         ("org",),
     ),
-    DAY_ORGS: TierSource(_WHOLE.format(name="day_orgs", cells=_cells(DAY_ORGS)), {}, {"org": "t.org"}),
-    ORG_HOURS: TierSource(_WHOLE.format(name="org_hours", cells=_cells(ORG_HOURS)), {}, {"org": "t.org"}),
+    DAY_ORGS: TierSource(
+        _WHOLE.format(name="day_orgs", cells=_cells(DAY_ORGS)),
+        {},
+        {"org": "t.org"},
+        single=_SINGLE.format(name="day_orgs", clock="day"),
+    ),
+    ORG_HOURS: TierSource(
+        _WHOLE.format(name="org_hours", cells=_cells(ORG_HOURS)),
+        _TYPE,
+        {**_TYPE_KEYS, "org": "t.org"},
+        single=_SINGLE.format(name="org_hours", clock="hour"),
+    ),
     ATTRIBUTE_DAYS: TierSource(
         _WHOLE.format(name="attribute_days", cells=_cells(ATTRIBUTE_DAYS)),
         {**_TYPE, "a.": "CROSS JOIN attribute_sets a ON a.id = t.attributes\n"},
@@ -171,6 +185,7 @@ CHAINS: tuple[tuple[Tier, ...], ...] = (
     (QUARTERS,),
     (SHAPE_DAYS,),
     (DAY_ORGS, ORG_HOURS),
+    (ORG_DAYS, ORG_HOURS),
     (ORG_DAYS,),
     (ATTRIBUTE_DAYS,),
     (MEMBER_WEEKS, MEMBER_DAYS),

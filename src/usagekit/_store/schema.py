@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from usagekit._store.file_systems import check_file_system
 from usagekit._store.forks import Connection
-from usagekit._store.tiers import LATENCY_HOURS, TIERS
+from usagekit._store.tiers import LATENCY_HOURS, ORG_HOURS, TIERS, WEEK_ORIGIN_US, WEEK_US
 from usagekit.errors import StorageError
 
 if TYPE_CHECKING:
@@ -189,8 +189,30 @@ CREATE TABLE backfill (
 
 _FAMILIES = """
 -- batch_seq: the end of a batch that only some families of rollups hold. batch_families: how many do; 0 = none.
-INSERT INTO counters VALUES ('batch_seq', 0), ('batch_families', 0);
+-- hours_from_us: of what is older org_hours has nothing, since it was purged before there were types in it.
+INSERT INTO counters VALUES ('batch_seq', 0), ('batch_families', 0), ('hours_from_us', 0);
+DROP TABLE org_hours;
 """
+
+
+def _add_families(db: Database) -> None:
+    for statement in (*_statements(_FAMILIES), ORG_HOURS.ddl()):
+        db.execute(statement)
+    counters = dict(db.execute("SELECT name, value FROM counters"))
+    if not counters["rolled_seq"] and not counters["rebuild_seq"]:
+        return
+    # All rollups are made anew, from the first week on that is whole in the raw rows.
+    weeks = -(-(counters["raw_from_us"] - WEEK_ORIGIN_US) // WEEK_US) if counters["raw_from_us"] else 0
+    since = max(0, weeks * WEEK_US + WEEK_ORIGIN_US)
+    changed = {
+        "hours_from_us": since,
+        "rebuild_from_us": max(since, counters["rebuild_from_us"]),
+        "rebuild_seq": max(counters["rolled_seq"], counters["rebuild_seq"]),
+        "rebuild_state": 1,
+        "rolled_version": counters["rolled_version"] + 1,
+    }
+    for name, value in changed.items():
+        db.execute("UPDATE counters SET value = ? WHERE name = ?", (value, name))
 
 
 def _migrations() -> Migrations:
@@ -223,8 +245,7 @@ def _migrations() -> Migrations:
 
     @migrations()
     def m005_families(db: Database) -> None:
-        for statement in _statements(_FAMILIES):
-            db.execute(statement)
+        _add_families(db)
 
     return migrations
 

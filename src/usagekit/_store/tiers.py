@@ -88,7 +88,7 @@ MEMBER_DAYS = _tier("member_days", "day", DAY_US, ("member", "day", "type"), BIL
 MEMBER_WEEKS = _tier("member_weeks", "week", WEEK_US, ("member", "week"), CORE, extremes=False)
 ORG_DAYS = _tier("org_days", "day", DAY_US, ("org", "day", "type"), WIDE, extremes=True)
 DAY_ORGS = _tier("day_orgs", "day", DAY_US, ("day", "org"), CORE, extremes=False)
-ORG_HOURS = _tier("org_hours", "hour", HOUR_US, ("hour", "org"), CORE, extremes=False)
+ORG_HOURS = _tier("org_hours", "hour", HOUR_US, ("hour", "org", "type"), BILLED, extremes=False)
 ATTRIBUTE_DAYS = _tier("attribute_days", "day", DAY_US, ("day", "attributes", "type"), WIDE, extremes=True)
 
 LATENCY_HOURS = _tier("latency_hours", "hour", HOUR_US, ("hour",), (), extremes=True)
