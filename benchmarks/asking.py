@@ -12,8 +12,9 @@ from statistics import median
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from benchmarks import page
 from benchmarks.dataset import END_US, write_ledger
-from benchmarks.measure import Estimate, Result, Setting, Table, Target, Timing, cpu, percentile, wall
+from benchmarks.measure import Estimate, Result, Setting, Table, Target, Timing, cpu, percentile, timed, wall
 from usagekit._store.rollups import Rollups
 from usagekit._store.schema import Transaction, connect
 from usagekit.backends.sqlite import SQLiteBackend
@@ -127,25 +128,16 @@ def run(setting: Setting) -> Result:
         path = str(Path(setting.directory) / f"{size}.db")
         write_ledger(path, size)
         _report_upkeep(result, size, _roll_up(path, size), targets=size == largest)
-        asked[size] = {name: _timed(ask, setting.scaled(7, 2)) for name, ask in _ours(path).items()}
+        asked[size] = {name: timed(ask, setting.scaled(7, 2)) for name, ask in _ours(path).items()}
     ledger = Path(setting.directory) / f"{largest}.db"
+    page.measure(result, str(ledger), largest, setting.scaled(7, 2))
     others = {"SQLite, 3 indexes": _sqlite(ledger), "DuckDB": _duckdb(ledger)}
     timed = {
-        name: {} if ask is None else {q.name: _timed(partial(ask, q), setting.scaled(3, 1)) for q in QUESTIONS}
+        name: {} if ask is None else {q.name: timed(partial(ask, q), setting.scaled(3, 1)) for q in QUESTIONS}
         for name, ask in others.items()
     }
     _report(result, asked, timed)
     return result
-
-
-def _timed(ask: Callable[[], object], rounds: int) -> list[Timing]:
-    """Time each round; a first one, which warms the cache, is left out. Processor time is that of all threads."""
-    found = []
-    for _ in range(rounds + 1):
-        began, processor = perf_counter(), process_time()
-        ask()
-        found.append(Timing((perf_counter() - began) * 1e6, (process_time() - processor) * 1e6))
-    return found[1:]
 
 
 class _Upkeep(NamedTuple):

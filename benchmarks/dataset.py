@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 USERS, ORGS, DAYS = 10_000, 500, 90
-END_US = 1_793_500_000_000_000  # 2026-10-31T23:06:40Z
+END_US = 1_793_500_000_000_000  # 2026-11-01T02:26:40Z
 BATCH = 8000
 LATE_BATCHES, LATE_RUN = 0.2, 200
 

@@ -6,7 +6,7 @@ import gc
 import random
 from dataclasses import dataclass, field
 from statistics import median
-from time import perf_counter_ns, thread_time_ns
+from time import perf_counter, perf_counter_ns, process_time, thread_time_ns
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 if TYPE_CHECKING:
@@ -162,3 +162,13 @@ class Setting:
 
     def scaled(self, full: int, quick: int) -> int:
         return quick if self.quick else full
+
+
+def timed(ask: Callable[[], object], rounds: int) -> list[Timing]:
+    """Time each round; a first one, which warms the cache, is left out. Processor time is that of all threads."""
+    found = []
+    for _ in range(rounds + 1):
+        began, processor = perf_counter(), process_time()
+        ask()
+        found.append(Timing((perf_counter() - began) * 1e6, (process_time() - processor) * 1e6))
+    return found[1:]

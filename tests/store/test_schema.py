@@ -32,12 +32,13 @@ LOCAL = """\
 """
 
 _BACK_TO_4 = """
-DELETE FROM counters WHERE name IN ('batch_seq', 'batch_families', 'hours_from_us');
+DELETE FROM counters WHERE name IN ('batch_seq', 'batch_families', 'remade_from_us');
 DROP TABLE org_hours;
 CREATE TABLE org_hours (
     hour INTEGER NOT NULL, org INTEGER NOT NULL, events ANY NOT NULL, failed ANY NOT NULL, input ANY NOT NULL,
     output ANY NOT NULL, cost ANY NOT NULL, costed ANY NOT NULL, PRIMARY KEY (hour, org)
 ) STRICT, WITHOUT ROWID;
+ALTER TABLE member_days DROP COLUMN last;
 DELETE FROM _sqlite_migrations WHERE name = 'm005_families';
 PRAGMA user_version = 4;
 """
@@ -246,7 +247,7 @@ def test_a_ledger_of_schema_4_gets_new_rollups(path: Path, *, purged: bool) -> N
     assert list(map(shown, after)) == before
     assert "org_hours" not in while_made.source
     assert "org_hours" in after[0].source
-    assert query(path, "SELECT value > 0 FROM counters WHERE name = 'hours_from_us'") == [(purged,)]
+    assert query(path, "SELECT value > 0 FROM counters WHERE name = 'remade_from_us'") == [(purged,)]
     whole = backend._answer(UsageQuery.build(by=("org", "day"), tz="Europe/Berlin", measures="events"), raw_enough=0)
     assert ("org_hours" in whole.source) is not purged
     assert (whole.complete_from is None) is not purged

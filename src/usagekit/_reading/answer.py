@@ -89,11 +89,11 @@ class _Answer:
         query, reading = self._query, self._reading
         top = self._top()
         if top is None:
-            found = reading.sums(query.by, self._columns, self._extremes)
+            found = self._sums(query.by)
             everything, number = self._total(found.values()), len(found)
         else:
             found, number = top
-            everything = self._total(reading.sums((), self._columns).values())
+            everything = self._total(self._sums(()).values())
         counted = self._counted(found)
         total = self._table([everything], [{name: extra.total for name, extra in counted.items()}])
         named = self._named(self._first(found), self._merged)
@@ -109,6 +109,17 @@ class _Answer:
             complete_from=None if since is None else from_microseconds(since),
             groups=len(named) if self._merging else number,
         )
+
+    def _sums(self, by: tuple[str, ...]) -> Sums:
+        """Give sums and extremes for each key of `by`."""
+        reading = self._reading
+        if self._extremes == ("last",) and reading.tells_last(by):
+            return self._with_lasts(by, reading.sums(by, self._columns))
+        return reading.sums(by, self._columns, self._extremes)
+
+    def _with_lasts(self, by: tuple[str, ...], found: Sums) -> Sums:
+        lasts = self._reading.lasts(by)
+        return {key: (*values, lasts.get(key)) for key, values in found.items()}
 
     def _shown(self, name: str, value: Any) -> Any:
         return seen_at(value, self._query.zone) if name == "last_seen" else value
@@ -145,11 +156,16 @@ class _Answer:
         """Give at least the groups that are shown, and the number of all, where not all have to be looked at."""
         query = self._query
         more = any(not measures.isdisjoint(self._needed) for _, _, measures in _HISTOGRAMS)
-        if query.by != ("user",) or query.limit is None or not self._rank or self._extremes or more:
+        if query.by != ("user",) or query.limit is None or not self._rank or more or "users" in self._needed:
             return None
-        if "users" in self._needed:
+        if self._extremes and not (self._extremes == ("last",) and self._reading.tells_last(query.by)):
             return None
-        return top_users(self._reading, self._columns, self._rank, query.limit)
+        top = top_users(self._reading, self._columns, self._rank, query.limit)
+        if top is None or not self._extremes:
+            return top
+        found, number = top
+        with self._reading.only_users(user for (user,) in found):
+            return self._with_lasts(query.by, found), number
 
     def _first(self, groups: Sums) -> Sums:
         """Leave out groups that the limit leaves out for sure, so that only those shown need names."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,6 +32,7 @@ from usagekit._store.tiers import (
     FAMILY_OF,
     HOUR_US,
     LATENCY_HOURS,
+    MEMBER_DAYS,
     MEMBER_WEEKS,
     ORG_HOURS,
     WEEK_ORIGIN_US,
@@ -68,7 +69,7 @@ class _State(NamedTuple):
     usable_us: int  # cells that begin here or later are being made anew
     raw_from_us: int
     rollups_from_us: int
-    hours_from_us: int  # of `org_hours`, which ledgers of old did not have as it is
+    remade_from_us: int  # what is earlier is not in tiers as they are now, but as they were
     exact: bool  # sums may go beyond 64 bits
     first_us: int  # of what is up to the frontier
     last_us: int
@@ -88,7 +89,7 @@ class _State(NamedTuple):
             usable_us=counters["rebuild_from_us"] if counters["rebuild_state"] else _EVER_US,
             raw_from_us=counters["raw_from_us"],
             rollups_from_us=counters["rollups_from_us"],
-            hours_from_us=counters["hours_from_us"],
+            remade_from_us=counters["remade_from_us"],
             exact=counters["rolled_bound"] >= SAFE_BOUND,
             first_us=first_us or 0,
             last_us=-1 if last_us is None else last_us,
@@ -231,9 +232,9 @@ class Reading:
         Groups without events are left out.
         """
         dimensions = {name for name in (*by, *self._allowed) if name not in BUCKETS}
-        chain = () if self._few else chain_for(dimensions, self._own, columns, extremes=bool(extremes))
-        if self._state.hours_from_us > self._earliest():
-            chain = tuple(tier for tier in chain if tier is not ORG_HOURS)
+        chain = () if self._few else chain_for(dimensions, self._own, columns, extremes)
+        if self._state.remade_from_us > self._earliest():
+            chain = () if extremes and MEMBER_DAYS in chain else tuple(tier for tier in chain if tier is not ORG_HOURS)
         buckets = [name for name in by if name in BUCKETS]
         groups: Sums = {}
         add = _adder(groups, len(by), len(columns))
@@ -277,7 +278,7 @@ class Reading:
         dimensions = {"user", *self._allowed}
         if self._few or state.exact or state.usable_us < _EVER_US or len(self._rolled) != 1:
             return None
-        if chain_for(dimensions, self._own, ("events", *columns), extremes=False)[:1] != (MEMBER_WEEKS,):
+        if chain_for(dimensions, self._own, ("events", *columns))[:1] != (MEMBER_WEEKS,):
             return None
         section = stretched(sections((), "UTC", self._rolled), state.first_us, state.last_us)[0]
         first, last = (us - WEEK_ORIGIN_US for us in section[:2])
@@ -300,6 +301,65 @@ class Reading:
             known = found.get(user, (0, False))
             found[user] = known[0] + bound, known[1] or bool(is_seen)
         return self._with_tail(found, columns)
+
+    def tells_last(self, by: tuple[str, ...]) -> bool:
+        """Whether `lasts` knows a way."""
+        state = self._state
+        if self._few or len(self._rolled) != 1 or state.usable_us < _EVER_US or any(name in BUCKETS for name in by):
+            return False
+        return bool(self._tiers_of_last(by)) and state.remade_from_us <= self._earliest()
+
+    def _tiers_of_last(self, by: tuple[str, ...]) -> tuple[Tier, ...]:
+        return chain_for({*by, *self._allowed}, self._own, ("events",), ("last",))[:1]
+
+    def lasts(self, by: tuple[str, ...]) -> dict[Key, int]:
+        """Give for each key of `by` when its latest event was, in microseconds; asked only where `tells_last`.
+
+        A cell that the range only touches tells as much as one within, as long as its latest event lies in the range.
+        One that ends behind the range, and has later events, needs a look at the raw rows.
+        """
+        (tier,) = self._tiers_of_last(by)
+        (start, end) = self._rolled[0]
+        outer = Piece(tier, start // tier.cell_us, -(-end // tier.cell_us), 1, ())
+        self._load(_single_cells([outer]) if self._seeks(tier) else [outer])
+        self._note(outer)
+        values: dict[str, Any] = {"since": start, "until": end}
+        keys = self._tier_keys(tier, by, values)
+        where = [self._filter(expression, name, values) for name, expression in self._tier_filters(tier, values)]
+        last = f"t.last + t.{tier.clock} * {tier.cell_us}"
+        rows = self._connection.execute(
+            f"SELECT {', '.join([*keys, f'max(iif({last} < :until, {last}, 0))', f'max({last} >= :until)'])}"
+            f" {self._joined(tier, by)} WHERE {' AND '.join([f'{last} >= :since', *where])}"
+            f"{' GROUP BY ' * bool(keys)}{', '.join(dict.fromkeys(keys))}",
+            values,
+        )
+        found: dict[Key, int] = {}
+        beyond: set[Key] = set()
+        for *key, latest, is_beyond in rows:
+            if latest:
+                found[tuple(key)] = max(latest, found.get(tuple(key), 0))
+            if is_beyond:
+                beyond.add(tuple(key))
+        self._frontier = self._state.frontier_of((tier,))
+        if beyond:
+            self._look_at_edge(
+                Piece(None, max(start, end // tier.cell_us * tier.cell_us), end, 1, ()), by, beyond, found
+            )
+        if self._state.last_seq > self._frontier:
+            self._load_tail()
+            for *key, latest in self._raw_rows(RAW_TAIL, TAIL_BLOCKS, by, [f"max({RAW_TIME})"]):
+                if latest is not None:
+                    found[tuple(key)] = max(latest, found.get(tuple(key), 0))
+        return found
+
+    def _look_at_edge(self, edge: Piece, by: tuple[str, ...], keys: set[Key], found: dict[Key, int]) -> None:
+        users = {key[by.index("user")] for key in keys} if "user" in by else None
+        with nullcontext() if users is None else self.only_users(users):
+            self._load([edge])
+            self._note(edge)
+            for *key, latest in self._raw_rows(RAW_PIECES, "1", by, [f"max({RAW_TIME})"]):
+                if latest is not None and tuple(key) in keys:
+                    found[tuple(key)] = max(latest, found.get(tuple(key), 0))
 
     def _with_tail(self, found: dict[int, tuple[int, bool]], columns: Sequence[str]) -> dict[int, tuple[int, bool]]:
         if self._state.last_seq > self._frontier:

@@ -195,22 +195,22 @@ CHAINS: tuple[tuple[Tier, ...], ...] = (
 
 
 def chain_for(
-    dimensions: Iterable[str], own: Iterable[str], columns: Iterable[str], *, extremes: bool
+    dimensions: Iterable[str], own: Iterable[str], columns: Iterable[str], extremes: Iterable[str] = ()
 ) -> tuple[Tier, ...]:
     """Give the smallest chain that knows all of this; `()` where only raw rows do.
 
     `own` are those of `dimensions` that the app declared.
     """
     asked = {None if name in set(own) else name for name in dimensions}
-    wanted = set(columns) & set(WIDE)
+    wanted, extreme = set(columns) & set(WIDE), set(extremes)
     for chain in CHAINS:
-        if all(_knows(tier, asked, wanted, extremes=extremes) for tier in chain):
+        if all(_knows(tier, asked, wanted, extreme) for tier in chain):
             return chain
     return ()
 
 
-def _knows(tier: Tier, asked: set[str | None], wanted: set[str], *, extremes: bool) -> bool:
-    if not asked <= SOURCES[tier].keys.keys() or not wanted <= set(tier.columns):
+def _knows(tier: Tier, asked: set[str | None], wanted: set[str], extremes: set[str]) -> bool:
+    if not asked <= SOURCES[tier].keys.keys() or not wanted <= set(tier.columns) or not extremes <= set(tier.extremes):
         return False
     # A change of an event's price moves it to another shape, and leaves the extremes of the first one.
-    return not extremes or (tier.extremes and "cost_source" not in asked)
+    return not extremes or "cost_source" not in asked

@@ -281,21 +281,20 @@ class Fold:
     def _group_batch(self, part: str, keys: tuple[str, ...], found: _Measured) -> None:
         """Make a part: of the model calls and of the others, each with what they have."""
         columns = BILLED if part == "part_members" else WIDE
-        extremes = "" if part == "part_members" else ", max(latency) AS latency_max, max(time_us) AS last"
+        extremes = [] if part == "part_members" else ["max(latency) AS latency_max"]
         group = ", ".join(str(n + 1) for n in range(len(keys)))
         into = f"CREATE TEMP TABLE {part} AS"
         for kind in found.kinds:
             sums = ", ".join(f"{_summed(name, kind, found)} AS {name}" for name in columns)
             self._connection.execute(
-                f"{into} SELECT {', '.join(keys)}, {sums}{extremes} FROM temp.batch WHERE {kind.condition}"
+                f"{into} SELECT {', '.join([*keys, sums, *extremes])}, max(time_us) AS last FROM temp.batch"
+                f" WHERE {kind.condition}"
                 f" GROUP BY {group}"
             )
             into = f"INSERT INTO temp.{part}"
         if not found.kinds:
-            names = (key.rpartition(" ")[2] for key in keys)
-            self._connection.execute(
-                f"CREATE TEMP TABLE {part} ({', '.join([*names, *columns])}{', latency_max, last' if extremes else ''})"
-            )
+            names = [*(key.rpartition(" ")[2] for key in keys), *columns, *("latency_max" for _ in extremes), "last"]
+            self._connection.execute(f"CREATE TEMP TABLE {part} ({', '.join(names)})")
 
     # Its latencies.
 
@@ -358,14 +357,15 @@ def _upsert(tier: Tier, *, exact: bool) -> str:
         f"{name} = exact_add({name}, excluded.{name})" if exact else f"{name} = {name} + excluded.{name}"
         for name in tier.columns
     ]
-    if tier.extremes:
-        columns += EXTREMES
-        latest = f"{'max(last)' if finer else 'last'} - {clock} * {tier.cell_us}"
-        sums += ["max(latency_max)" if finer else "latency_max", latest]
-        changes += [
-            "latency_max = max(ifnull(latency_max, excluded.latency_max), ifnull(excluded.latency_max, latency_max))",
-            "last = max(last, excluded.last)",
-        ]
+    columns += tier.extremes
+    if "latency_max" in tier.extremes:
+        sums.append("max(latency_max)" if finer else "latency_max")
+        changes.append(
+            "latency_max = max(ifnull(latency_max, excluded.latency_max), ifnull(excluded.latency_max, latency_max))"
+        )
+    if "last" in tier.extremes:
+        sums.append(f"{'max(last)' if finer else 'last'} - {clock} * {tier.cell_us}")
+        changes.append("last = max(ifnull(last, excluded.last), excluded.last)")
     group = f" GROUP BY {', '.join(str(n + 1) for n in range(len(keys)))}" if finer else ""
     return (
         f"INSERT INTO main.{tier.name} ({', '.join(columns)}) SELECT {', '.join([*keys, *sums])} FROM temp.{part}"

@@ -189,8 +189,9 @@ CREATE TABLE backfill (
 
 _FAMILIES = """
 -- batch_seq: the end of a batch that only some families of rollups hold. batch_families: how many do; 0 = none.
--- hours_from_us: of what is older org_hours has nothing, since it was purged before there were types in it.
-INSERT INTO counters VALUES ('batch_seq', 0), ('batch_families', 0), ('hours_from_us', 0);
+-- remade_from_us: of what is older org_hours has nothing, and member_days no latest events, since it was purged before
+-- they were there.
+INSERT INTO counters VALUES ('batch_seq', 0), ('batch_families', 0), ('remade_from_us', 0);
 DROP TABLE org_hours;
 """
 
@@ -198,6 +199,8 @@ DROP TABLE org_hours;
 def _add_families(db: Database) -> None:
     for statement in (*_statements(_FAMILIES), ORG_HOURS.ddl()):
         db.execute(statement)
+    if "last" not in db["member_days"].columns_dict:
+        db.execute("ALTER TABLE member_days ADD COLUMN last INTEGER")
     counters = dict(db.execute("SELECT name, value FROM counters"))
     if not counters["rolled_seq"] and not counters["rebuild_seq"]:
         return
@@ -205,7 +208,7 @@ def _add_families(db: Database) -> None:
     weeks = -(-(counters["raw_from_us"] - WEEK_ORIGIN_US) // WEEK_US) if counters["raw_from_us"] else 0
     since = max(0, weeks * WEEK_US + WEEK_ORIGIN_US)
     changed = {
-        "hours_from_us": since,
+        "remade_from_us": since,
         "rebuild_from_us": max(since, counters["rebuild_from_us"]),
         "rebuild_seq": max(counters["rolled_seq"], counters["rebuild_seq"]),
         "rebuild_state": 1,

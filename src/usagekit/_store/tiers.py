@@ -52,7 +52,7 @@ class Tier(NamedTuple):
         key: the other columns of the key, by what they refer to.
         order: the primary key.
         columns: those of `WIDE` it has.
-        extremes: whether it has `EXTREMES`.
+        extremes: those of `EXTREMES` it has.
     """
 
     name: str
@@ -62,12 +62,12 @@ class Tier(NamedTuple):
     key: tuple[str, ...]
     order: tuple[str, ...]
     columns: tuple[str, ...]
-    extremes: bool
+    extremes: tuple[str, ...]
 
     def ddl(self) -> str:
         """Give the statement that creates it."""
         numbers = "".join(f", {name} ANY NOT NULL" for name in self.columns)
-        extremes = "".join(f", {name} INTEGER" for name in EXTREMES if self.extremes)
+        extremes = "".join(f", {name} INTEGER" for name in self.extremes)
         keys = ", ".join(f"{name} INTEGER NOT NULL" for name in self.order)
         return f"CREATE TABLE {self.name} ({keys}{numbers}{extremes}, PRIMARY KEY ({', '.join(self.order)})) {_OPTIONS}"
 
@@ -76,22 +76,28 @@ _OPTIONS = "STRICT, WITHOUT ROWID"
 
 
 def _tier(
-    name: str, clock: str, cell_us: int, order: tuple[str, ...], columns: tuple[str, ...], *, extremes: bool
+    name: str,
+    clock: str,
+    cell_us: int,
+    order: tuple[str, ...],
+    columns: tuple[str, ...],
+    *,
+    extremes: tuple[str, ...] = (),
 ) -> Tier:
     key = tuple(column for column in order if column != clock)
     return Tier(name, clock, cell_us, WEEK_ORIGIN_US if clock == "week" else 0, key, order, columns, extremes)
 
 
-QUARTERS = _tier("quarters", "quarter", QUARTER_US, ("quarter", "type"), WIDE, extremes=True)
-SHAPE_DAYS = _tier("shape_days", "day", DAY_US, ("day", "shape"), WIDE, extremes=True)
-MEMBER_DAYS = _tier("member_days", "day", DAY_US, ("member", "day", "type"), BILLED, extremes=False)
-MEMBER_WEEKS = _tier("member_weeks", "week", WEEK_US, ("member", "week"), CORE, extremes=False)
-ORG_DAYS = _tier("org_days", "day", DAY_US, ("org", "day", "type"), WIDE, extremes=True)
-DAY_ORGS = _tier("day_orgs", "day", DAY_US, ("day", "org"), CORE, extremes=False)
-ORG_HOURS = _tier("org_hours", "hour", HOUR_US, ("hour", "org", "type"), BILLED, extremes=False)
-ATTRIBUTE_DAYS = _tier("attribute_days", "day", DAY_US, ("day", "attributes", "type"), WIDE, extremes=True)
+QUARTERS = _tier("quarters", "quarter", QUARTER_US, ("quarter", "type"), WIDE, extremes=EXTREMES)
+SHAPE_DAYS = _tier("shape_days", "day", DAY_US, ("day", "shape"), WIDE, extremes=EXTREMES)
+MEMBER_DAYS = _tier("member_days", "day", DAY_US, ("member", "day", "type"), BILLED, extremes=("last",))
+MEMBER_WEEKS = _tier("member_weeks", "week", WEEK_US, ("member", "week"), CORE)
+ORG_DAYS = _tier("org_days", "day", DAY_US, ("org", "day", "type"), WIDE, extremes=EXTREMES)
+DAY_ORGS = _tier("day_orgs", "day", DAY_US, ("day", "org"), CORE)
+ORG_HOURS = _tier("org_hours", "hour", HOUR_US, ("hour", "org", "type"), BILLED)
+ATTRIBUTE_DAYS = _tier("attribute_days", "day", DAY_US, ("day", "attributes", "type"), WIDE, extremes=EXTREMES)
 
-LATENCY_HOURS = _tier("latency_hours", "hour", HOUR_US, ("hour",), (), extremes=True)
+LATENCY_HOURS = _tier("latency_hours", "hour", HOUR_US, ("hour",), ())
 """Of another kind: histograms."""
 
 FAMILIES = (
