@@ -135,6 +135,53 @@ def test_a_day_is_brought_in_from_analytics_engine(
     assert not usage(SQLiteBackend(path), origin="backfill").exact
 
 
+def test_a_dataset_has_a_layout_of_its_own(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file says what lies where; what its `where` leaves out is neither brought in nor missed."""
+    source = ledger_of(tmp_path / "source.db", events())
+    with Recorder(SQLiteBackend(path)):
+        pass  # a ledger that knows no dimension yet
+    layout = Layout(
+        index="org",
+        blobs=["user", "org", "provider", "model", "cost_source", "project"],
+        doubles=["status", *(name for name in Layout.default().doubles if name not in {None, "status", "version"})],
+        where={"kind": "llm"},
+    )
+    (tmp_path / "calls.json").write_text(layout.to_json(), encoding="utf-8")
+    monkeypatch.setenv("CLOUDFLARE_ACCOUNT_ID", "account")
+    monkeypatch.setenv("CLOUDFLARE_API_TOKEN", "secret")
+    with serving(tmp_path / "source.db", {"calls": layout}) as server:
+        options = ["--from", f"analytics-engine://calls?api_url={server.url}", "--day", "2026-11-20"]
+        options += ["--layout", str(tmp_path / "calls.json")]
+
+        brought = cli.main(["backfill", *options, "--db", str(path), "--by", "user,org,project,cost_source,status"])
+        drift = cli.main(["reconcile", *options, "--db", str(tmp_path / "source.db"), "--by", "user,project"])
+
+    said = capsys.readouterr().out.splitlines()
+    assert (brought, drift) == (0, 0)
+    assert said[0] == "2026-11-20: 30 events in 30 rows from analytics-engine:calls, sampled"
+    assert said[-1] == "6 of 6 rows within 0 % of analytics-engine:calls"
+    calls = asked(source, "user", "project", where={"kind": "llm"})
+    assert asked(SQLiteBackend(path), "user", "project", origin="backfill") == calls
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ("analytics-engine://", "the layout cannot be read: "),
+        ("sqlite:///other.db", "--layout 'none.json' is for analytics-engine://, not for --from 'sqlite:///other.db'"),
+    ],
+)
+def test_a_layout_that_cannot_be_used(path: Path, capsys: pytest.CaptureFixture[str], source: str, error: str) -> None:
+    """A file that is not there, and a backend that has none."""
+    ledger_of(path, [])
+
+    code = cli.main(["reconcile", "--from", source, "--db", str(path), "--layout", "none.json"])
+
+    assert (code, capsys.readouterr().err.startswith(f"usagekit reconcile: {error}")) == (2, True)
+
+
 def test_who_was_erased_stays_nobody_however_often_a_day_is_brought_in(path: Path, tmp_path: Path) -> None:
     """The source may still know the id; no file of this ledger does."""
     source = ledger_of(tmp_path / "source.db", events())

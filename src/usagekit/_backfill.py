@@ -13,7 +13,7 @@ from usagekit.query import DIMENSIONS, MEASURES, usage
 from usagekit.query.aggregate import Aggregate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from usagekit.event import UsageEvent
     from usagekit.query import Reader
@@ -135,17 +135,25 @@ def _sums(row: dict[str, Any]) -> Aggregate:
     return sums
 
 
-def drift_of(ledger: Reader, reader: Reader, days: Sequence[date], by: Iterable[str]) -> list[Drift]:
+def drift_of(
+    ledger: Reader,
+    reader: Reader,
+    days: Sequence[date],
+    by: Iterable[str],
+    *,
+    taken: Mapping[str, Any] | None = None,
+) -> list[Drift]:
     """Compare what both have of some days (UTC), by day and dimensions; the largest difference first.
+
+    `taken` filters the ledger as `where` does: which of its events the reader was given at all. None = all.
 
     Raises `QueryError` where one of them does not have a dimension.
     """
     names = ("day", *(name for name in by if name != "day"))
     found: list[dict[tuple[Any, ...], dict[str, Any]]] = []
-    for side in (ledger, reader):
-        report = usage(
-            side, by=names, measures=COMPARED, start=min(days), end=max(days) + timedelta(days=1), where={"day": days}
-        )
+    span = {"start": min(days), "end": max(days) + timedelta(days=1)}
+    for side, where in ((ledger, taken or {}), (reader, {})):
+        report = usage(side, by=names, measures=COMPARED, where={**where, "day": days}, **span)  # type: ignore[arg-type]
         found.append({tuple(row[name] for name in names): row for row in report.rows})
     nothing = dict.fromkeys(COMPARED, 0) | {"cost_usd": None}
     keys = dict.fromkeys((*found[0], *found[1]))

@@ -6,6 +6,7 @@ import json
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from usagekit._backfill import COMPARED, Drift, backfill_day, drift_of, source_name, yesterday
 from usagekit.backends import backend_from_url
@@ -30,7 +31,7 @@ def backfill(arguments: argparse.Namespace) -> int:
         print("USAGEKIT_BATCH=0: nothing is brought in")
         return DONE
     path = ledger(arguments.db)
-    with _source(arguments.source, path) as source, explained(path):
+    with _source(arguments, path) as source, explained(path):
         for day in _days(arguments.day, arguments.days):
             brought = backfill_day(path, source, day, by=_names(arguments.by), per=arguments.per)
             what = f"{counted(brought.events, 'event')} in {counted(brought.rows, 'row')}"
@@ -44,9 +45,10 @@ def reconcile(arguments: argparse.Namespace) -> int:
     """Show how far ledger and source are apart; 1 where it is further than tolerated."""
     path = ledger(arguments.db)
     by = ["day", *(_names(arguments.by) or [])]
-    with _source(arguments.source, path) as source, explained(path):
-        name = source_name(source)
-        drifts = drift_of(SQLiteBackend(path), source, _days(arguments.day, arguments.days), by)
+    with _source(arguments, path) as source, explained(path):
+        name, layout = source_name(source), getattr(source, "layout", None)
+        taken = None if layout is None else layout.where
+        drifts = drift_of(SQLiteBackend(path), source, _days(arguments.day, arguments.days), by, taken=taken)
     far = [drift for drift in drifts if drift.percent > arguments.tolerance]
     if arguments.format == "json":
         print(json.dumps([_plain(by, drift) for drift in drifts], default=lambda value: f"{value:f}"))
@@ -58,7 +60,8 @@ def reconcile(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _source(url: str, path: str) -> Iterator[Reader]:
+def _source(arguments: argparse.Namespace, path: str) -> Iterator[Reader]:
+    url = _url(arguments.source, arguments.layout)
     source = backend_from_url(url)
     if not hasattr(source, "read"):
         raise ConfigurationError(
@@ -67,12 +70,23 @@ def _source(url: str, path: str) -> Iterator[Reader]:
     if getattr(source, "ledger_path", None) == SQLiteBackend(path).ledger_path:
         raise ConfigurationError(f"--from {url!r} is the ledger itself; give another backend")
     if hasattr(source, "declare"):
-        source.declare(SQLiteBackend(path).dimensions)
+        # What a layout names beyond them, the ledger gets to know with the first day.
+        source.declare((*SQLiteBackend(path).dimensions, *(source.dimensions if arguments.layout else ())))
     try:
         yield source
     finally:
         if hasattr(source, "close"):
             source.close()
+
+
+def _url(url: str, layout: str | None) -> str:
+    if layout is None:
+        return url
+    if not url.startswith("analytics-engine://"):
+        raise ConfigurationError(
+            f"--layout {layout!r} is for analytics-engine://, not for --from {url!r}; leave it out"
+        )
+    return f"{url}{'&' if '?' in url else '?'}{urlencode({'layout': layout})}"
 
 
 def _days(day: str | None, count: int | None) -> list[date]:

@@ -269,6 +269,7 @@ def _add_reconcile(commands: Any) -> None:
 def _add_source(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("--from", dest="source", required=True, metavar="URL", help="a backend: analytics-engine://dataset")
+    option("--layout", metavar="FILE", help="the JSON file with the dataset's layout [the default layout]")
     option("--day", metavar="DAY", help="of UTC: yesterday, today, 2026-11-20 [yesterday]")
     option("--days", type=int, metavar="N", help="the last N days of UTC before today")
     _add_ledger(parser, "the ledger")

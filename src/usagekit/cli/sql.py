@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from usagekit.backends.analytics_engine.layout import Layout, default_datasets
@@ -52,8 +51,8 @@ def datasets(path: str, given: list[str]) -> dict[str, Layout]:
         if not name or not equals:
             raise ConfigurationError(f"--dataset {option!r} names no file; give --dataset usage=layout.json")
         try:
-            tables[name] = Layout.from_json(Path(file).read_text(encoding="utf-8"))
-        except (ConfigurationError, UnicodeDecodeError) as error:
+            tables[name] = Layout.from_file(file)
+        except ConfigurationError as error:
             raise ConfigurationError(f"--dataset {option!r}: {error}") from error
         tables[name].check_dimensions(declared)
     return tables

@@ -307,11 +307,26 @@ def test_what_cannot_work_is_refused_when_it_is_made(options: dict[str, Any], me
     assert KEY not in str(refused.value)
 
 
-@pytest.mark.parametrize("url", ["analytics-engine://a/b", "analytics-engine://a?layout=b"])
+@pytest.mark.parametrize("url", ["analytics-engine://a/b", "analytics-engine://a?colour=b"])
 def test_urls_that_say_too_much(url: str) -> None:
     """A mistake in an environment variable is not passed over."""
     with pytest.raises(ConfigurationError, match="cannot use"):
         backend_from_url(url)
+
+
+def test_a_url_names_the_file_of_a_layout(tmp_path: Path) -> None:
+    """What `to_json` gave; a file that is none says what is wrong with it."""
+    layout = Layout(index="org", blobs=["org", "model"], doubles=["time", "weight"], where={"kind": "llm"})
+    (tmp_path / "layout.json").write_text(layout.to_json(), encoding="utf-8")
+
+    backend = backend_from_url(f"analytics-engine://calls?layout={tmp_path}/layout.json")
+
+    assert (backend.dataset, backend.layout) == ("calls", layout)
+    with pytest.raises(ConfigurationError, match=r"the layout cannot be read: .*No such file"):
+        backend_from_url(f"analytics-engine://calls?layout={tmp_path}/none.json")
+    (tmp_path / "layout.json").write_bytes(b'{"index": "\xff"}')
+    with pytest.raises(ConfigurationError, match=r"the layout cannot be read: .*give a file with JSON in UTF-8"):
+        Layout.from_file(tmp_path / "layout.json")
 
 
 def test_a_layout_names_declared_dimensions_only(path: Path) -> None:

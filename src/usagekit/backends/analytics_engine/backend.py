@@ -100,17 +100,27 @@ class AnalyticsEngineBackend:
 
     @classmethod
     def from_url(cls, url: str) -> AnalyticsEngineBackend:
-        """Make it of `analytics-engine://` or `analytics-engine://dataset`; `?unset=raise&api_url=…` as the options."""
+        """Make it of `analytics-engine://` or `analytics-engine://dataset`.
+
+        `?unset=raise&api_url=…&layout=layout.json` as the options; the layout is a file for `Layout.from_file`.
+        """
         parts = urlsplit(url)
         options: dict[str, Any] = dict(parse_qsl(parts.query, keep_blank_values=True))
-        if parts.path.strip("/") or options.keys() - {"unset", "api_url"}:
+        if parts.path.strip("/") or options.keys() - {"unset", "api_url", "layout"}:
             raise ConfigurationError(
-                f"cannot use {url!r}; use analytics-engine://dataset, with ?unset=raise or without"
+                f"cannot use {url!r}; use analytics-engine://dataset, with ?unset=raise, ?layout=FILE or without"
             )
+        if "layout" in options:
+            options["layout"] = Layout.from_file(options["layout"])
         return cls(dataset=parts.netloc or None, **options)
 
     def __repr__(self) -> str:
         return f"AnalyticsEngineBackend(dataset={self.dataset!r})"
+
+    @property
+    def layout(self) -> Layout:
+        """Which field lies where: as given, or the default one with what the recorder declared."""
+        return self._layout
 
     @property
     def dimensions(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 from hashlib import blake2b
 from math import isfinite
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from usagekit.errors import ConfigurationError, QueryError, Rejected
@@ -18,6 +19,7 @@ from usagekit.event import to_microseconds
 from usagekit.query.algebra import BUCKETS, DIMENSIONS, MEASURES, UsageQuery, dimension_value
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from usagekit.event import UsageEvent
@@ -184,6 +186,15 @@ class Layout:
         if not isinstance(given, dict) or set(given) - set(known):
             raise ConfigurationError(f"a layout is a JSON object with {', '.join(known)}; got {text[:80]!r}")
         return cls(**given)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> Layout:
+        """Make a layout of a file with such JSON, in UTF-8; raises `ConfigurationError`, also for no such file."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"the layout cannot be read: {error}; give a file with JSON in UTF-8") from error
+        return cls.from_json(text)
 
     def to_json(self) -> str:
         """Give what `from_json` takes."""
