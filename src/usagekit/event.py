@@ -94,8 +94,25 @@ class UsageEvent:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A mapping proxy does not pickle, and copies are cleaned again at no loss.
-        values = {f.name: getattr(self, f.name) for f in fields(self)} | {"attributes": dict(self.attributes)}
-        return _rebuilt, (values,)
+        return _rebuilt, (_values(self),)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give all fields by name, as JSON takes them: `time` in ISO 8601, `cost_usd` as a decimal string or None."""
+        cost = None if self.cost_usd is None else f"{self.cost_usd:f}"
+        return _values(self) | {"time": self.time.isoformat(), "cost_usd": cost}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> UsageEvent:
+        """Make an equal event of what `to_dict` gave; raises `ValueError` for a time that is none.
+
+        Names that are no fields, as a later version may have written, are passed over; what is missing is unknown.
+        """
+        known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        return cls(**known | {"time": datetime.fromisoformat(values["time"])} if "time" in known else known)
+
+
+def _values(event: UsageEvent) -> dict[str, Any]:
+    return {f.name: getattr(event, f.name) for f in fields(event)} | {"attributes": dict(event.attributes)}
 
 
 def _rebuilt(values: dict[str, Any]) -> UsageEvent:

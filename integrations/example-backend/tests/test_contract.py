@@ -26,7 +26,8 @@ class TestReading(ReaderContract):
 
     def make_reader(self, events: list[UsageEvent]) -> JsonLinesBackend:
         self.made += 1
-        backend = JsonLinesBackend(self.directory / f"{self.made}.jsonl", dimensions=("project", "country"))
+        backend = JsonLinesBackend(self.directory / f"{self.made}.jsonl")
+        backend.declare(["project", "country"])
         backend.write(events, batch_id="1")
         return backend
 
@@ -42,7 +43,7 @@ class TestWriting(SinkContract):
         return JsonLinesBackend(self.directory / f"{self.made}.jsonl")
 
     def ids(self, sink: JsonLinesBackend) -> list[str]:  # type: ignore[override]
-        return [event.id for events in sink.batches().values() for event in events]
+        return [event.id for event in sink.events()]
 
     @contextmanager
     def outage(self, sink: JsonLinesBackend) -> Iterator[None]:  # type: ignore[override]

@@ -190,7 +190,13 @@ class Delivery:
             for event, reason in _without_erased(connection, letters):
                 execute(
                     "INSERT INTO dead_letters (sink, event_id, event, reason, at) VALUES (?,?,?,?,?)",
-                    (self.name, event.id, _as_json(event), reason, datetime.now(UTC).isoformat()),
+                    (
+                        self.name,
+                        event.id,
+                        json.dumps(event.to_dict(), allow_nan=False),
+                        reason,
+                        datetime.now(UTC).isoformat(),
+                    ),
                 )
             if self._spool_of:
                 self._drop_delivered(connection)
@@ -228,15 +234,3 @@ def _without_erased(
         else:
             letters.append((event, reason))
     return letters
-
-
-def _as_json(event: UsageEvent) -> str:
-    from dataclasses import fields
-
-    values = {field.name: getattr(event, field.name) for field in fields(event)}
-    values |= {
-        "time": event.time.isoformat(),
-        "cost_usd": None if event.cost_usd is None else f"{event.cost_usd:f}",
-        "attributes": dict(event.attributes),
-    }
-    return json.dumps(values, allow_nan=False)

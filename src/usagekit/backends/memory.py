@@ -10,15 +10,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 from usagekit.errors import ConfigurationError
 from usagekit.event import from_microseconds, to_microseconds
-from usagekit.query.aggregate import Aggregate
-from usagekit.query.algebra import dimension_value
-from usagekit.query.budget import Budget
-from usagekit.query.periods import BUCKETS, bucket_value
 from usagekit.query.report import UsageReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from datetime import tzinfo
 
     from usagekit.event import UsageEvent
     from usagekit.query.algebra import UsageQuery
@@ -26,8 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["MemoryBackend"]
 
 _BATCHES_REMEMBERED = 4096
-
-_Windows = tuple[tuple[int | None, int | None], ...]
 
 
 class MemoryBackend:
@@ -126,36 +119,12 @@ class MemoryBackend:
         Raises:
             QueryTimeout: that took longer than `query.timeout`.
         """
-        budget = Budget(query)
         with self._lock:
-            events = tuple(self._events) if query.origin == "direct" else ()
-            complete_from_us = self._complete_from_us
-        zone, windows = query.zone, query.windows_us
-        totals = Aggregate()
-        groups: dict[tuple[object, ...], Aggregate] = {}
-        for event in events:
-            budget.check()
-            if _matches(event, query, windows):
-                totals.add(event)
-                key = tuple(_value(event, name, zone) for name in query.by)
-                groups.setdefault(key, Aggregate()).add(event)
-        budget.check()
-        return UsageReport.build(
+            events, complete_from_us = tuple(self._events), self._complete_from_us
+        return UsageReport.of_events(
             query,
-            groups.items(),
-            totals,
+            events,
             source="memory",
             exact=True,
             complete_from=None if complete_from_us is None else from_microseconds(complete_from_us),
         )
-
-
-def _matches(event: UsageEvent, query: UsageQuery, windows: _Windows) -> bool:
-    time_us = to_microseconds(event.time)
-    return any(
-        (start is None or start <= time_us) and (end is None or time_us < end) for start, end in windows
-    ) and all(_value(event, name, query.zone) in allowed for name, allowed in query.where.items())
-
-
-def _value(event: UsageEvent, name: str, zone: tzinfo) -> object:
-    return bucket_value(name, event.time, zone) if name in BUCKETS else dimension_value(event, name)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from usagekit.event import to_microseconds
 from usagekit.query.aggregate import Aggregate, seen_at
-from usagekit.query.algebra import MEASURES
-from usagekit.query.periods import BUCKETS
+from usagekit.query.algebra import MEASURES, dimension_value
+from usagekit.query.budget import Budget
+from usagekit.query.periods import BUCKETS, bucket_value
 from usagekit.query.text import csv_lines, json_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import tzinfo
 
+    from usagekit.event import UsageEvent
     from usagekit.query.algebra import UsageQuery
 
 __all__ = ["UsageReport", "empty_report"]
@@ -56,6 +60,41 @@ class UsageReport:
     source: str
     complete_from: datetime | None
     query: UsageQuery
+
+    @classmethod
+    def of_events(
+        cls,
+        query: UsageQuery,
+        events: Iterable[UsageEvent],
+        *,
+        source: str,
+        exact: bool,
+        complete_from: datetime | None = None,
+    ) -> UsageReport:
+        """Answer by looking at every event, for a reader that keeps them as they are.
+
+        Filters, times, zones and the time budget are those of the question. With `origin="backfill"` nothing matches:
+        these are events that the app recorded.
+
+        Args:
+            query: the question.
+            events: in any order, each once.
+            source: as the attribute.
+            exact: as the attribute.
+            complete_from: as the attribute.
+
+        Raises:
+            QueryTimeout: that took longer than `query.timeout`.
+        """
+        budget, zone, windows = Budget(query), query.zone, query.windows_us
+        totals, groups = Aggregate(), defaultdict[tuple[Any, ...], Aggregate](Aggregate)
+        for event in events if query.origin == "direct" else ():
+            budget.check()
+            if _matches(event, query, windows):
+                totals.add(event)
+                groups[tuple(_value(event, name, zone) for name in query.by)].add(event)
+        budget.check()
+        return cls.build(query, groups.items(), totals, source=source, exact=exact, complete_from=complete_from)
 
     @classmethod
     def build(
@@ -235,3 +274,14 @@ def _sorted(order: list[int], values: Sequence[Any], *, descending: bool) -> lis
     known = [n for n in order if values[n] is not None]
     known.sort(key=values.__getitem__, reverse=descending)
     return known + [n for n in order if values[n] is None] if len(known) < len(order) else known
+
+
+def _matches(event: UsageEvent, query: UsageQuery, windows: tuple[tuple[int | None, int | None], ...]) -> bool:
+    time_us = to_microseconds(event.time)
+    return any(
+        (start is None or start <= time_us) and (end is None or time_us < end) for start, end in windows
+    ) and all(_value(event, name, query.zone) in allowed for name, allowed in query.where.items())
+
+
+def _value(event: UsageEvent, name: str, zone: tzinfo) -> object:
+    return bucket_value(name, event.time, zone) if name in BUCKETS else dimension_value(event, name)

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import fields
-from datetime import datetime
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from usagekit import ConfigurationError, UsageEvent
-from usagekit.backends.memory import MemoryBackend
+from usagekit import ConfigurationError, UsageEvent, UsageQuery, UsageReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from usagekit import UsageQuery, UsageReport
+    from collections.abc import Iterable, Sequence
 
 __all__ = ["JsonLinesBackend"]
 
@@ -29,9 +25,9 @@ class JsonLinesBackend:
     max_batch = 500
     name = "jsonl"  # under which the ledger keeps how far it has come
 
-    def __init__(self, path: str | os.PathLike[str], *, dimensions: Iterable[str] = ()) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self.dimensions = tuple(dimensions)
+        self.dimensions: tuple[str, ...] = ()
 
     @classmethod
     def from_url(cls, url: str) -> JsonLinesBackend:
@@ -47,42 +43,24 @@ class JsonLinesBackend:
 
     def write(self, events: Sequence[UsageEvent], /, *, batch_id: str) -> None:
         """Append a batch, and return when it is on the disk; what the file system says is raised."""
-        line = json.dumps({"batch": batch_id, "events": [_as_json(event) for event in events]})
-        with self.path.open("ab") as file:
-            file.write(f"\n{line}\n".encode())  # the first newline ends what a crash left
+        line = json.dumps({"batch": batch_id, "events": [event.to_dict() for event in events]})
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(f"\n{line}\n")  # the first newline ends what a crash left
             file.flush()
             os.fsync(file.fileno())
 
     def read(self, query: UsageQuery, /) -> UsageReport:
-        """Answer as the reference does, which sees a batch that came twice once."""
-        memory = MemoryBackend(dimensions=self.dimensions)
-        for batch_id, events in self.batches().items():
-            memory.write(events, batch_id=batch_id)
-        return memory.read(query)
+        """Answer by looking at every event."""
+        return UsageReport.of_events(query, self.events(), source="jsonl", exact=True)
 
-    def batches(self) -> dict[str, list[UsageEvent]]:
-        """Give the events by batch."""
-        return {line["batch"]: [_from_json(values) for values in line["events"]] for line in self._lines()}
+    def events(self) -> list[UsageEvent]:
+        """Give all events; those of a batch that came twice are there once."""
+        batches = {}
+        for line in self.path.read_text(encoding="utf-8").split("\n") if self.path.exists() else ():
+            with suppress(ValueError):  # an empty line, or one that was cut short
+                batch = json.loads(line)
+                batches[batch["batch"]] = batch["events"]
+        return [UsageEvent.from_dict(values) for events in batches.values() for values in events]
 
     def close(self) -> None:
         """Do nothing: the file is open only while something is written."""
-
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        if not self.path.exists():
-            return
-        with self.path.open(encoding="utf-8") as file:
-            for line in file:
-                try:
-                    yield json.loads(line)
-                except ValueError:
-                    continue  # an empty line, or one that was cut short
-
-
-def _as_json(event: UsageEvent) -> dict[str, Any]:
-    values = {field.name: getattr(event, field.name) for field in fields(event)}
-    cost = None if event.cost_usd is None else f"{event.cost_usd:f}"
-    return values | {"time": event.time.isoformat(), "cost_usd": cost, "attributes": dict(event.attributes)}
-
-
-def _from_json(values: dict[str, Any]) -> UsageEvent:
-    return UsageEvent(**values | {"time": datetime.fromisoformat(values["time"])})
