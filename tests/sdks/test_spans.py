@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.sdks.drivers import INSTRUMENTATIONS, MODULES, PROMPT
+from tests.sdks.drivers import PROMPT
+from tests.sdks.instrumented import EACH, instrumented
 from usagekit import bound
 from usagekit.llm import scopes
 from usagekit.opentelemetry import UsageSpanProcessor
@@ -56,35 +56,21 @@ def tracing(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tra
 
 
 @pytest.fixture
-def instrumentation(request: pytest.FixtureRequest, tracing: TracerProvider) -> Iterator[str]:
-    """An instrumentation at work."""
-    module = import_module(INSTRUMENTATIONS[request.param])
-    (name,) = (name for name in ("OpenAIInstrumentor", "AnthropicInstrumentor") if hasattr(module, name))
-    instrumentor = getattr(module, name)()
-    instrumentor.instrument(tracer_provider=tracing)
-    yield request.param
-    instrumentor.uninstrument()
+def instrumentation(request: pytest.FixtureRequest) -> str:
+    """The name of an instrumentation."""
+    return str(request.param)
 
 
 @pytest.fixture
-def traced(instrumentation: str, server: ProviderServer, runner: asyncio.Runner) -> Iterator[Driver]:
-    """The client of the SDK that is traced; made after it was instrumented."""
-    sdk = instrumentation.rpartition("-")[2]
-    driver: Driver = import_module(f"tests.sdks.drivers.{MODULES[sdk]}").Driver(server)
-    yield driver
-    runner.run(driver.close())
+def traced(
+    instrumentation: str, tracing: TracerProvider, server: ProviderServer, runner: asyncio.Runner
+) -> Iterator[Driver]:
+    """The client of the SDK that it traces."""
+    with instrumented(instrumentation, server, runner, tracer_provider=tracing) as driver:
+        yield driver
 
 
-OWN_WARNINGS = {
-    "opentelemetry-instrumentation-openai": [pytest.mark.filterwarnings("ignore:Support for class-based `config`")],
-}
-"""What an instrumentation warns of by itself."""
-
-each = pytest.mark.parametrize(
-    "instrumentation",
-    [pytest.param(name, marks=OWN_WARNINGS.get(name, ())) for name in INSTRUMENTATIONS],
-    indirect=True,
-)
+each = pytest.mark.parametrize("instrumentation", EACH, indirect=True)
 
 
 def counts(backend: MemoryBackend, recorder: Recorder) -> list[dict[str, int]]:

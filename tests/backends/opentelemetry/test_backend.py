@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from opentelemetry import metrics
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.opentelemetry import OpenTelemetryMiddleware
@@ -19,6 +17,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient as StarletteClient
 
+from tests.support.meters import Meters
 from tests.support.stores import eventually
 from usagekit import Recorder, UsageEvent
 from usagekit.asgi import UsageMiddleware
@@ -29,39 +28,12 @@ from usagekit.backends.sqlite import SQLiteBackend
 from usagekit.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 REQUEST = UsageEvent(kind="request", status=200, latency_ms=1, route="GET /")
 CALL = UsageEvent(kind="llm", status=200, latency_ms=1, input_tokens=5)
 DURATION = "http.server.request.duration"
-
-
-class Meters:
-    """A provider in memory, and what it holds."""
-
-    def __init__(self) -> None:
-        self.reader = InMemoryMetricReader()
-        self.provider = MeterProvider([self.reader], shutdown_on_exit=False)
-
-    def names(self) -> set[str]:
-        """Give the names of all metrics."""
-        return {metric.name for _, metric in self._metrics()}
-
-    def counts(self, name: str) -> dict[str, int]:
-        """Give how often a histogram was recorded, by who recorded it."""
-        return {
-            scope: sum(point.count for point in metric.data.data_points)
-            for scope, metric in self._metrics()
-            if metric.name == name
-        }
-
-    def _metrics(self) -> Iterable[tuple[str, Any]]:
-        data = self.reader.get_metrics_data()
-        for resource in data.resource_metrics if data else ():
-            for scope in resource.scope_metrics:
-                for metric in scope.metrics:
-                    yield scope.scope.name, metric
 
 
 @pytest.fixture
