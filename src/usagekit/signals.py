@@ -10,8 +10,8 @@ is counted and logged, and the others are called all the same. Nothing is paid f
 
 Attributes:
     event_recorded: `event`, a `UsageEvent`, was accepted. On the thread that recorded it: be quick.
-    event_rejected: an event was refused for `reason`: `"quota"`, `"journal"`, `"size"`, `"closed"` or `"error"`. On that
-        thread.
+    event_rejected: one was refused for `reason`: `"quota"`, `"journal"`, `"size"`, `"closed"` or `"error"`. On the
+        thread that offered it.
     batch_delivered: the sink named `sink` settled `count` events. On that sink's thread.
     delivery_failed: the sink named `sink` raised `error`; the batch will be tried again. On that sink's thread.
 """

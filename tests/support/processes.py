@@ -39,9 +39,9 @@ def running(name: str, *arguments: object, **environment: str) -> Iterator[subpr
         process.communicate()
 
 
-def said_by(name: str, *arguments: object, seconds: float = 60.0) -> str:
+def said_by(name: str, *arguments: object, seconds: float = 60.0, **environment: str) -> str:
     """Run a program to its end, which must come within `seconds` and be a good one; returns what it printed."""
-    with running(name, *arguments) as process:
+    with running(name, *arguments, **environment) as process:
         output, errors = process.communicate(timeout=seconds)
     assert process.returncode == 0, errors
     return output

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
-import random
 from collections import Counter
 from datetime import UTC, datetime
 from threading import Event
@@ -15,12 +15,14 @@ from fastapi import FastAPI
 
 from tests.support.analytics_engine import serving
 from tests.support.asgi import Connection
-from tests.support.faults import LOST, PASSED, REFUSED, UNREACHABLE, FaultProxy, faulty
+from tests.support.faults import REFUSED, UNREACHABLE, FaultProxy, at_random, faulty
+from tests.support.outage import endured, needs_proc
 from tests.support.stores import eventually, stored_events
 from tests.support.workerd import KEY, Point, Workerd, serving_worker
 from usagekit import Recorder, UsageEvent, usage
 from usagekit._store import delivery as deliveries
 from usagekit.asgi import UsageMiddleware
+from usagekit.backends.analytics_engine import sink as sinks
 from usagekit.backends.analytics_engine.backend import AnalyticsEngineBackend
 from usagekit.backends.analytics_engine.layout import Layout
 from usagekit.backends.sqlite import SQLiteBackend
@@ -28,19 +30,19 @@ from usagekit.signals import batch_delivered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from email.message import Message
     from pathlib import Path
 
-REQUESTS, EVENTS_EACH = 5000, 4
-EVENTS = REQUESTS * EVENTS_EACH
-BATCHES = EVENTS // 250
+EVENTS_EACH = 4
 SUMS = ("events", "succeeded", "users", "input_tokens", "output_tokens", "cost_usd", "unpriced", "quantity")
 
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retry at once: how long to wait is tested elsewhere."""
+    """Retry at once, and give up on silence soon: how long to wait is tested elsewhere."""
     monkeypatch.setattr(deliveries, "FIRST_WAIT", 0.001)
     monkeypatch.setattr(deliveries, "LONGEST_WAIT", 0.02)
+    monkeypatch.setattr(sinks, "_ANSWER_SECONDS", 0.5)
 
 
 def app_of(recorder: Recorder) -> FastAPI:
@@ -80,22 +82,26 @@ def expected_points(dataset: str, events: Iterable[UsageEvent]) -> list[Point]:
 
 
 class Mishaps:
-    """Between sink and Worker: 503 to a third, 15 % of the answers lost, and twice the Worker is killed.
+    """Between sink and Worker: a bad network, and twice the Worker is killed.
 
     It is killed when a batch was just written, before its answer gets out: the worst moment that can be told from the
     outside. What came out of it until then is taken away first, as Analytics Engine would have it by then.
     """
 
-    def __init__(self, worker: Workerd) -> None:
-        self._chance = random.Random(11)
+    def __init__(self, worker: Workerd, events: int) -> None:
+        self._luck = at_random()
         self._worker = worker
-        self.proxy = FaultProxy(worker.port, self._choose, self._answered)
+        self.proxy = FaultProxy(worker.port, self._choose, self._answered, self._asked)
         self.points: list[Point] = []
+        self.sent: dict[str, set[bytes]] = {}
         self.replays = 0
         self._written = 0
         self.unexpected: list[tuple[int, object]] = []
-        self._deaths = [EVENTS // 3, 2 * EVENTS // 3]
+        self._deaths = [events // 3, 2 * events // 3]
         self._absent = 0
+
+    def _asked(self, headers: Message, body: bytes) -> None:
+        self.sent.setdefault(headers["usagekit-batch"], set()).add(hashlib.sha256(body).digest())
 
     def _choose(self) -> str:
         if self._absent:
@@ -103,8 +109,7 @@ class Mishaps:
             if not self._absent:
                 self._worker.start()
                 self.proxy.port = self._worker.port
-        luck = self._chance.random()
-        return REFUSED if luck < 1 / 3 else LOST if luck < 1 / 3 + 0.15 else PASSED
+        return self._luck()
 
     def _answered(self, status: int, body: bytes) -> None:
         answer = json.loads(body)
@@ -147,33 +152,49 @@ class Delivered:
         return self._all.wait(seconds)
 
 
-@pytest.mark.timeout(300)  # seconds, on a machine that does other things as well; 20 alone
-def test_twenty_thousand_events_arrive_once_whatever_happens_on_the_way(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "requests",
+    [
+        pytest.param(5_000, marks=pytest.mark.timeout(300)),  # seconds, on a machine that does other things as well
+        pytest.param(25_000, marks=[pytest.mark.soak, pytest.mark.timeout(1800)]),
+    ],
+)
+def test_events_arrive_once_whatever_happens_on_the_way(tmp_path: Path, requests: int) -> None:
     """An app's events go through a bad network to a Worker that dies; each comes out of its binding, whole and once."""
-    path = tmp_path / "usage.db"
+    path, count = tmp_path / "usage.db", requests * EVENTS_EACH
     with serving_worker(tmp_path / "worker") as worker:
-        mishaps = Mishaps(worker)
-        delivered = Delivered(EVENTS)
+        mishaps = Mishaps(worker, count)
+        delivered = Delivered(count)
         with faulty(mishaps.proxy) as proxy, batch_delivered.connected_to(delivered):
             backend = AnalyticsEngineBackend(ingest_url=proxy.url, ingest_key=KEY)
             with Recorder(SQLiteBackend(path), backend, dimensions=["project"]) as recorder:
-                asyncio.run(_visit(app_of(recorder), range(REQUESTS)))
-                assert recorder.flush(30.0)
-                assert delivered.wait(240.0), recorder.status()
+                asyncio.run(_visit(app_of(recorder), range(requests)))
+                assert recorder.flush(60.0)
+                assert delivered.wait(count / 80), recorder.status()
                 assert recorder.status()["sinks"] == {
-                    "analytics-engine:usagekit": {"delivered": EVENTS, "lag": 0, "dead_letters": 0}
+                    "analytics-engine:usagekit": {"delivered": count, "lag": 0, "dead_letters": 0}
                 }
                 totals = usage(recorder).totals
             points = mishaps.rest()
 
+    print("requests at the proxy:", proxy.counts | {"batches": len(mishaps.sent), "replays": mishaps.replays})
     events = stored_events(path)
     assert Counter(points) == Counter(expected_points("usagekit", events))
-    assert (len(events), totals["events"]) == (EVENTS, EVENTS)
+    assert (len(events), totals["events"]) == (count, count)
     assert _asked_back(tmp_path / "back.db", points) == {name: totals[name] for name in SUMS}
     assert mishaps.unexpected == []
+    assert set(map(len, mishaps.sent.values())) == {1}, "a repeat is of a whole frozen batch"
     assert mishaps.replays >= 5
-    assert proxy.counts[REFUSED] > BATCHES / 4
+    assert proxy.counts[REFUSED] > len(mishaps.sent) / 4
     assert proxy.counts[UNREACHABLE] >= 2
+    assert all(proxy.counts.values()), proxy.counts
+
+
+@needs_proc
+@pytest.mark.soak
+def test_a_worker_that_is_down_costs_no_memory(tmp_path: Path) -> None:
+    """A hundred thousand further events, with retries all the while, leave a process as large as it was."""
+    assert endured(tmp_path / "usage.db", "worker", 100_000) == {"RetryAfter", "ReadError", "ReadTimeout"}
 
 
 def _asked_back(path: Path, points: Iterable[Point]) -> dict[str, Any]:
