@@ -31,12 +31,14 @@ def said_by(command: list[str | Path], **environment: str) -> str:
     return done.stdout
 
 
-def distribution(directory: Path, name: str, entry: str, modules: Mapping[str, str]) -> None:
-    """Lay out an installed distribution with one backend."""
+def distribution(
+    directory: Path, name: str, entry: str, modules: Mapping[str, str], *, group: str = "usagekit.backends"
+) -> None:
+    """Lay out an installed distribution with one entry point."""
     information = directory / f"{name}-1.0.dist-info"
     information.mkdir(parents=True)
     (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text(f"[usagekit.backends]\n{entry}\n")
+    (information / "entry_points.txt").write_text(f"[{group}]\n{entry}\n")
     for module, text in modules.items():
         (directory / f"{module}.py").write_text(text)
 
@@ -82,6 +84,35 @@ def test_a_backend_that_cannot_be_loaded_says_why(
     assert told["bad"]["error"] == "ZeroDivisionError: division by zero"
     assert "sqlite" in table
     assert "acme:// cannot be loaded: ModuleNotFoundError: No module named 'acme_usage'" in table
+
+
+def test_an_extractor_of_another_distribution_reads_its_responses(tmp_path: Path) -> None:
+    """An SDK that nobody here knows is counted like the others."""
+    modules = {
+        "acme": "class Response:\n    model, read, written = 'acme-1', 12, 9\n",
+        "acme_usage": (
+            "def extract(response, usage):\n"
+            "    usage.provider, usage.model = 'acme', response.model\n"
+            "    usage.input_tokens, usage.output_tokens = response.read, response.written\n"
+            "    return True\n"
+        ),
+    }
+    distribution(tmp_path, "acme-usage", "acme = acme_usage:extract", modules, group="usagekit.extractors")
+    program = (
+        "import acme\n"
+        "from usagekit import Recorder\n"
+        "from usagekit.backends.memory import MemoryBackend\n"
+        "backend = MemoryBackend()\n"
+        "with Recorder(backend, durability='memory') as recorder:\n"
+        "    recorder.track_tokens(lambda: acme.Response())()\n"
+        "    recorder.flush()\n"
+        "(event,) = backend.events\n"
+        "print(event.kind, event.provider, event.model, event.input_tokens, event.output_tokens)\n"
+    )
+
+    output = said_by([sys.executable, "-c", program], PYTHONPATH=str(tmp_path))
+
+    assert output == "llm acme acme-1 12 9\n"
 
 
 @pytest.fixture(scope="module")
