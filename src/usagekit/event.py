@@ -108,7 +108,7 @@ class UsageEvent:
         Names that are no fields, as a later version may have written, are passed over; what is missing is unknown.
         """
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
-        return cls(**known | {"time": datetime.fromisoformat(values["time"])} if "time" in known else known)
+        return cls(**known | {"time": datetime.fromisoformat(str(values["time"]))} if "time" in known else known)
 
 
 def _values(event: UsageEvent) -> dict[str, Any]:
