@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.stores import query
 from tests.test_cli import in_terminal, orphan, plain
-from usagekit import Recorder, cli, usage
+from usagekit import Recorder, UsageEvent, cli, usage
 from usagekit.backends.sqlite import SQLiteBackend
 
 if TYPE_CHECKING:
@@ -29,11 +29,12 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("USAGEKIT_BACKEND", raising=False)
     monkeypatch.setenv("USAGEKIT_PATH", "usage.db")
     with Recorder(SQLiteBackend("usage.db")) as recorder:
-        counts: Any = {"input_tokens": 1_000_000, "output_tokens": 1_000_000, "time": MAY}
-        recorder.record_tokens(provider="openai", model="o3", **counts)
-        recorder.record_tokens(provider="acme", model="acme-1", **counts)
-        recorder.record_tokens(provider="acme", model="acme-1", **counts)
-        recorder.record_tokens(provider="openai", model="o3", cost_usd=1, **counts)
+        counts: Any = {"kind": "llm", "input_tokens": 1_000_000, "output_tokens": 1_000_000, "time": MAY}
+        unpriced: Any = counts | {"cost_source": "unpriced"}  # as where no price is known
+        recorder.record(UsageEvent(provider="openai", model="o3", **unpriced))
+        recorder.record(UsageEvent(provider="acme", model="acme-1", **unpriced))
+        recorder.record(UsageEvent(provider="acme", model="acme-1", **unpriced))
+        recorder.record(UsageEvent(provider="openai", model="o3", cost_usd=Decimal(1), **counts))
     (tmp_path / "prices.json").write_text('{"acme-1": {"input": 0.1, "above": {"500000": {"output": 0.2}}}}')
     return tmp_path / "usage.db"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from time import time_ns
 
 from usagekit import _clean, context
 from usagekit._guard import Guard
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from usagekit.event import UsageEvent
     from usagekit.llm import ModelCall
     from usagekit.llm.prices import Prices
+    from usagekit.llm.usage import Usage
     from usagekit.processors import Processor
     from usagekit.query import UsageQuery, UsageReport
 
@@ -38,6 +40,8 @@ _OPTIONS = frozenset(
     " format sort page".split()
 )
 """Names of options, beside which a dimension of the same name could not be given."""
+
+_TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
 
 
 class Recorder:
@@ -231,7 +235,8 @@ class Recorder:
             cache_read_tokens: those of the input that came from a cache.
             cache_write_tokens: those of the input that were written to a cache.
             reasoning_tokens: those of the output that were reasoning.
-            cost_usd: US dollars as the provider reported them; None = unpriced, 0 = free.
+            cost_usd: US dollars as the provider reported them, 0 = free; None = worked out from prices, the recorder's
+                own first, else those of genai-prices where that is installed. A model without one is unpriced.
             latency_ms: to the last chunk, in milliseconds.
             first_token_ms: to the first chunk, in milliseconds.
             status: HTTP status; 599 = no answer.
@@ -239,7 +244,7 @@ class Recorder:
             user: whom it counts for; None = as bound.
             org: the organisation; None = as bound.
             route: method and template; None = that of the request in flight.
-            time: when it began, aware; None = now.
+            time: when it began, aware; None = now. It has the prices of that day.
             weight: how many calls this one stands for.
             event_id: your idempotency key: calls with the same key count once, for ever.
             dimensions: values of the declared own dimensions.
@@ -250,6 +255,14 @@ class Recorder:
         if not self.active:
             return self._inactive()
         try:
+            usage = _usage_of(
+                cost_usd,
+                input_tokens=input_tokens,
+                output_tokens=output_tokens,
+                cache_read_tokens=cache_read_tokens,
+                cache_write_tokens=cache_write_tokens,
+                reasoning_tokens=reasoning_tokens,
+            )
             return self._named(
                 {
                     "kind": "llm",
@@ -259,15 +272,8 @@ class Recorder:
                     "first_token_ms": first_token_ms,
                     "model": model,
                     "provider": provider,
-                    "input_tokens": input_tokens,
-                    "output_tokens": output_tokens,
-                    "cache_read_tokens": cache_read_tokens,
-                    "cache_write_tokens": cache_write_tokens,
-                    "reasoning_tokens": reasoning_tokens,
-                    "cost_usd": cost_usd,
-                    "cost_source": "unpriced",  # becomes "reported" where there is a cost
-                    "time": time,
                     "weight": weight,
+                    **self._priced(usage, provider, model, time, status),
                 },
                 (user, org, route, dimensions),
                 event_id,
@@ -320,6 +326,30 @@ class Recorder:
             dimensions=dimensions,
         )
         return ModelCall(self, settings)
+
+    def _priced(self, usage: Usage, provider: object, model: object, time: object, status: object) -> dict[str, Any]:
+        """Give the fields of an event that tell what a call used and costs, by the prices of its time."""
+        from usagekit.event import dollars, from_microseconds
+        from usagekit.llm.costs import cost_of
+
+        time_us = _clean.epoch_microseconds(time)
+        if time_us is None:
+            time_us = time_ns() // 1000
+        totals = usage.totals()
+        cost, source = cost_of(
+            self,
+            usage,
+            _clean.text(provider, _clean.MODEL_LIMIT),
+            _clean.text(model, _clean.MODEL_LIMIT),
+            time_us,
+            totals,
+            _clean.whole(status, _clean.STATUS_LIMIT),
+        )
+        return dict(zip(_TOKENS, totals, strict=True)) | {
+            "time": from_microseconds(time_us),
+            "cost_usd": None if cost is None else dollars(cost),
+            "cost_source": source,
+        }
 
     def _named(
         self,
@@ -803,6 +833,14 @@ class Recorder:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _usage_of(cost_usd: object, **tokens: object) -> Usage:
+    """Give what the caller has the numbers of; no tokens at all are none that were reported."""
+    from usagekit.llm.usage import Usage
+
+    counts = {name: _clean.whole(value) for name, value in tokens.items()}
+    return Usage(cost_usd=cost_usd, **(counts if any(counts.values()) else {}))
 
 
 def _refuse_result(processed: object) -> None:

@@ -47,20 +47,22 @@ def path(tmp_path: Path) -> Path:
 
 
 def recorded(path: Path, *calls: dict[str, Any], **options: Any) -> None:
-    """Record calls, of acme's model and in July where they do not say otherwise."""
+    """Record calls before anything has a price, of acme's model and in July where they do not say otherwise."""
     with Recorder(SQLiteBackend(path), **options) as recorder:
         for call in calls:
-            values: dict[str, Any] = {"provider": "acme", "model": "acme-1", "time": JULY}
-            recorder.record_tokens(**values | call)
+            recorder.record(unpriced(**{"provider": "acme", "model": "acme-1", "time": JULY} | call))
+
+
+def unpriced(**values: Any) -> UsageEvent:
+    """Give a call as it is recorded where no price is known."""
+    return UsageEvent(kind="llm", event="llm", status=200, cost_source="unpriced", **values)
 
 
 def only_imported(path: Path, *calls: dict[str, Any]) -> None:
     """Bring calls into the ledger as `recorded` does, and leave its rollups behind."""
     journal = Journal(journals_of(str(path)))
     for call in calls:
-        values: dict[str, Any] = {"kind": "llm", "event": "llm", "status": 200, "provider": "acme"}
-        event = UsageEvent(**values | call, cost_source="unpriced")
-        assert isinstance(journal.append(body_of(event)), tuple)
+        assert isinstance(journal.append(body_of(unpriced(**{"provider": "acme"} | call))), tuple)
     journal.release()
     with closing(Importer(str(path), journals_of(str(path)))) as importer:
         while importer.step():
@@ -179,7 +181,7 @@ def test_a_recorder_prices_by_its_own(path: Path) -> None:
     """And what it has accepted is imported before."""
     recorded(path, {"input_tokens": 500})
     with Recorder(SQLiteBackend(path), prices={"acme-1": {"input": 2}}) as recorder:
-        recorder.record_tokens(provider="acme", model="acme-1", input_tokens=1000)
+        recorder.record(unpriced(provider="acme", model="acme-1", input_tokens=1000))
 
         told = reprice(recorder, since=BEGINNING)
         report = usage(recorder, measures=["events", "cost_usd", "unpriced"])

@@ -106,7 +106,13 @@ def reprice(
 
     def price(shape: Shape, row: Row) -> int | None:
         usage = Usage(quantity=row.quantity / _clean.MICRO)  # without a token, it is only units that can have a price
-        totals = (row.input, row.output, row.cache_read, row.cache_write, row.reasoning)
+        totals = Usage(
+            input_tokens=row.input,
+            output_tokens=row.output,
+            cache_read_tokens=row.cache_read,
+            cache_write_tokens=row.cache_write,
+            reasoning_tokens=row.reasoning,
+        ).totals()
         return pricing.nano_dollars(usage, shape.provider, shape.model, row.time_us, totals)
 
     steps = reprice_rows(

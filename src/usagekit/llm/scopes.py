@@ -12,8 +12,8 @@ from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING
 
 from usagekit import _clean, context
+from usagekit.llm.costs import cost_of, public_prices
 from usagekit.llm.failures import NO_ANSWER, WENT_AWAY, chain_of, is_of_a_framework, status_of
-from usagekit.llm.prices import Prices
 from usagekit.llm.spans import Known, unknown_among
 from usagekit.llm.usage import Usage, extractor_of, extractors
 
@@ -31,8 +31,6 @@ __all__ = ["KEPT", "Scope", "Settings", "active", "record_span", "watch_spans"]
 KEPT = 64  # responses and counts a scope remembers, so that what passes through it counts once
 
 active: ContextVar[Scope | None] = ContextVar("usagekit_llm", default=None)
-
-_public_prices = Prices()
 
 spans_watcher: Callable[[Scope], bool] | None = None
 """Told of every recorded call; whether the span that is present is that very call. None = no spans are read."""
@@ -310,7 +308,7 @@ class Scope:
         time_us = (time_ns() - passed_ns) // 1000
         cost = None
         try:
-            cost = (recorder.prices or _public_prices).plain_nano_dollars(provider, model, about, time_us, totals)
+            cost = (recorder.prices or public_prices).plain_nano_dollars(provider, model, about, time_us, totals)
         except Exception as error:  # noqa: BLE001  a price that fails must not cost the tokens
             recorder.guard.caught("llm: price", error)
         recorder.record_call(
@@ -370,33 +368,25 @@ class Scope:
         else:
             time_us = _clean.epoch_microseconds(created) or 0
         totals = usage.totals()
-        is_reported = usage.is_reported
         if estimate is not None:
             totals = max(totals[0], estimate[0]), max(totals[1], estimate[1]), *totals[2:]
-        cost = None
-        if usage.cost_usd is not None:
-            cost, source = _clean.nano_dollars(usage.cost_usd), "reported"
-        elif estimate is None and not is_reported and usage.details is None and usage.quantity is None:
-            source = "" if status >= 400 else "unpriced"
-        else:
-            source = "priced" if estimate is None else "estimated"
-            try:
-                cost = (self.recorder.prices or _public_prices).nano_dollars(
-                    usage,
-                    provider if type(provider) is str else _text(provider),
-                    model if type(model) is str else _text(model),
-                    time_us,
-                    totals,
-                )
-            except Exception as error:  # noqa: BLE001  a price that fails must not cost the tokens
-                self.recorder.guard.caught("llm: price", error)
+        cost, source = cost_of(
+            self.recorder,
+            usage,
+            provider if type(provider) is str else _text(provider),
+            model if type(model) is str else _text(model),
+            time_us,
+            totals,
+            status,
+            is_estimated=estimate is not None,
+        )
         self.recorder.record_call(
             self.measurement,
             settings.event or "llm",
             status,
             provider,
             model,
-            source if cost is not None or not source else "unpriced",
+            source,
             aborted,
             time_us,
             (ended_ns - begun_ns) // 1000,
