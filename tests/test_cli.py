@@ -18,6 +18,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
 from importlib.metadata import entry_points
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -311,7 +312,40 @@ def test_the_environment_names_the_ledger(ledger: Path, run: Any, monkeypatch: p
         (["status", "--db", "other.db"], "usagekit status: '{cwd}/other.db' is a SQLite database of something else"),
         (["report", "--db", "text"], "usagekit report: cannot read the ledger '{cwd}/text': file is not a database"),
         (["report", "--by", "nope", "--db", "usage.db"], "usagekit report: unknown dimension 'nope'; use one of kind,"),
-        (["report", "--limit", "x"], "usagekit report: argument --limit: invalid int value: 'x'; see usagekit report"),
+        (
+            ["report", "--db", "folder"],
+            "usagekit report: cannot read the ledger '{cwd}/folder': it is a directory; give",
+        ),
+        (["sql", "SHOW TABLES", "--db", "folder"], "usagekit sql: cannot read the ledger '{cwd}/folder': it is a dir"),
+        (
+            ["report", "--limit", "x"],
+            "usagekit report: argument --limit: 'x' is no whole number from 1 on; leave it out",
+        ),
+        (
+            ["report", "--limit", "0"],
+            "usagekit report: argument --limit: '0' is no whole number from 1 on; leave it out",
+        ),
+        (["report", "--days", "0"], "usagekit report: argument --days: '0' is no whole number from 1 on; 1 is today"),
+        (["report", "--timeout", "0"], "usagekit report: argument --timeout: '0' is no time limit; use seconds, more"),
+        (
+            ["drain", "--timeout", "nan"],
+            "usagekit drain: argument --timeout: 'nan' is no time limit; use seconds, more",
+        ),
+        (["erase", "--user", "u", "--timeout", "-1"], "usagekit erase: argument --timeout: '-1' is no time limit; use"),
+        (["backfill", "--from", "memory://"], "usagekit backfill: --from 'memory://' holds what its own process"),
+        (["reconcile", "--from", "x://", "--tolerance", "-1"], "usagekit reconcile: argument --tolerance: '-1' is no"),
+        (["backfill", "--from", "x://", "--days", "0"], "usagekit backfill: argument --days: '0' is no whole number"),
+        (["serve", "--port", "99999"], "usagekit serve: argument --port: '99999' is no port; use a number from 1 to"),
+        (["serve", "--host", ""], "usagekit serve: argument --host: '' is no address; use 127.0.0.1, or 0.0.0.0 for"),
+        (["analytics-engine", "serve", "--port", "-1"], "usagekit analytics-engine: argument --port: '-1' is no port;"),
+        (
+            ["sql", "SHOW TABLES", "--dataset", "t=nope"],
+            "usagekit sql: --dataset t: 'nope' does not exist; give a file",
+        ),
+        (
+            ["sql", "SHOW TABLES", "--dataset", "t=folder"],
+            "usagekit sql: --dataset t: 'folder' cannot be read: Is a dir",
+        ),
         (["report", "--where", "org", "--db", "usage.db"], "usagekit report: bad --where 'org'; use --where org=org_"),
         (["report", "--days", "1", "--period", "7d", "--db", "usage.db"], "usagekit report: period and days exclude"),
         (["report", "--tz", "Mars", "--db", "usage.db"], "usagekit report: unknown time zone 'Mars'; use an IANA name"),
@@ -323,6 +357,9 @@ def test_an_error_is_one_line_that_helps(
 ) -> None:
     """Exit code 2, nothing on stdout, no traceback, and no ledger where there was none."""
     monkeypatch.chdir(ledger.parent)
+    (ledger.parent / "folder").mkdir()
+    if "--db" not in argv and argv[:1] not in (["report"], ["status"], []):
+        monkeypatch.setenv("USAGEKIT_PATH", "usage.db")
     (ledger.parent / "text").write_text("this is no database, and long enough to be seen as none" * 10)
     with closing(sqlite3.connect("other.db")) as other:
         other.execute("CREATE TABLE events (x)")
@@ -447,6 +484,23 @@ def test_status_tells_what_is_durable_and_what_waits(ledger: Path, run: Any) -> 
     )
 
 
+def test_status_says_that_rollups_come_later_and_advises_only_where_it_helps(
+    ledger: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers are exact either way."""
+    with Recorder(SQLiteBackend(ledger)) as recorder:
+        recorder.flush()
+    orphan(ledger, "recorder.track('export')")
+    run("drain", "--db", str(ledger), "--timeout", "0.000000001")
+
+    normal = run("status", "--db", str(ledger))[1]
+    monkeypatch.setattr("usagekit.cli.status.FAR_BEHIND", 1)
+    late = run("status", "--db", str(ledger))[1]
+
+    assert "rollups       1 event to come, as is normal; answers have it already\n" in normal
+    assert "rollups       1 event behind: answers are exact and slow; usagekit rollup makes them fast\n" in late
+
+
 # report: guard rails
 
 
@@ -529,6 +583,55 @@ def test_statement_needs_one_customer_and_a_month(ledger: Path, run: Any) -> Non
     assert nobody[1].startswith("No events matched.\norg nobody, 2020-11: 2020-11-01 00:00:00 +0000 to ")
 
 
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "203.0.113.1", "a..b"])
+@pytest.mark.parametrize("command", [("serve",), ("analytics-engine", "serve")])
+def test_an_address_that_is_not_this_machines_is_said(
+    ledger: Path, run: Any, command: tuple[str, ...], host: str
+) -> None:
+    """In one line, with what to do, for every command that listens."""
+    code, out, err = run(*command, "--db", str(ledger), "--host", host, "--port", "0")
+
+    assert (code, out) == (2, "")
+    assert err.startswith(f"usagekit {command[0]}: cannot listen at {host}, port 0: ")
+    assert err.endswith("; give another --host or --port, 0 for a free one\n")
+    assert "Errno" not in err
+
+
+@pytest.mark.parametrize(
+    ("file", "folder", "why"),
+    [
+        (0o600, 0o000, "this user may not look into its directory"),
+        (0o000, 0o755, "this user may not read it"),
+        (0o444, 0o555, "SQLite's readers write beside it, and this user may not"),
+    ],
+)
+def test_a_ledger_of_another_user_says_as_whom_to_run(file: int, folder: int, why: str) -> None:
+    """SQLite itself only says that it cannot open a file, or even that there is none."""
+    program = """
+import os, sys
+from usagekit import cli
+cli.main(sys.argv[4:])  # as long as it may: everything is imported then
+os.chmod(sys.argv[1], int(sys.argv[2]))
+os.chmod(os.path.dirname(sys.argv[1]), int(sys.argv[3]))
+if os.geteuid() == 0:
+    os.setuid(65534)
+print("---")
+sys.exit(cli.main(sys.argv[4:]))
+"""
+    with TemporaryDirectory() as directory:  # not pytest's, which others may not even reach
+        path = os.path.join(os.path.realpath(directory), "usage.db")  # noqa: PTH118
+        Recorder(SQLiteBackend(path)).close()
+        arguments = [path, str(file), str(folder), "report", "--db", path]
+        command = [sys.executable, "-c", program, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        os.chmod(directory, 0o700)  # noqa: PTH101
+
+    assert (done.returncode, done.stdout.partition("---\n")[2]) == (2, "")
+    assert done.stderr == (
+        f"usagekit report: cannot read the ledger {path!r}: {why}; run this as the user the app runs as\n"
+    )
+
+
 # rollup and purge
 
 
@@ -539,8 +642,8 @@ def test_rollup_brings_up_to_date_and_makes_anew(ledger: Path, run: Any) -> None
     with Recorder(SQLiteBackend(ledger)) as recorder:
         recorder.flush()
     orphan(ledger, "recorder.track('export')")
-    run("drain", "--db", str(ledger), "--timeout", "-1")
-    late = run("rollup", "--db", str(ledger), "--timeout", "-1")
+    run("drain", "--db", str(ledger), "--timeout", "0.000000001")
+    late = run("rollup", "--db", str(ledger), "--timeout", "0.000000001")
     assert late == (1, f"rollups of {ledger} are behind by 1 event\n", "")
     assert run("rollup", "--db", str(ledger)) == done
     assert run("rollup", "--db", str(ledger)) == done
@@ -678,9 +781,24 @@ def test_erase_removes_an_id_and_says_so(ledger: Path, run: Any) -> None:
 
     report = usage(SQLiteBackend(ledger), by="user", measures="events", order="user")
     assert first == (0, f"erased the user from {ledger}; their events are nobody's now\n", "")
-    assert second == (0, f"{ledger} holds nothing under this id: it was never recorded, or was erased before\n", "")
+    nobody_has_it = (
+        f"nobody in {ledger} has this id: it was never recorded like that, or was erased before\n"
+        "events of this id from before now that still arrive will be nobody's\n"
+    )
+    assert second == (0, nobody_has_it, "")
     assert nobody == (2, "", "usagekit erase: --user '' names nobody; give the id that events were recorded with\n")
     assert [tuple(row.values()) for row in report.rows] == [("", 3), ("ann", 1200), ("日本", 1)]
+
+
+def test_erasing_an_id_that_nobody_has_still_covers_what_arrives_late(ledger: Path, run: Any) -> None:
+    """As it says; what is recorded of it afterwards counts for it."""
+    run("erase", "--db", str(ledger), "--user", "zoe")
+    with Recorder(SQLiteBackend(ledger)) as recorder:
+        recorder.track("late", user="zoe", time=datetime(2020, 1, 1, tzinfo=UTC))
+        recorder.track("new", user="zoe")
+        report = usage(recorder, by=["event", "user"], where={"event": ["late", "new"]}, measures="events")
+
+    assert [(row["event"], row["user"]) for row in report.rows] == [("late", ""), ("new", "zoe")]
 
 
 def test_erase_makes_no_ledger(tmp_path: Path, run: Any) -> None:

@@ -116,7 +116,10 @@ def test_calls_in_a_batch_under_way_are_left_and_said(ledger: Path, run: Any) ->
     [
         ([], "usagekit reprice: the following arguments are required: --since; see usagekit reprice --help"),
         (["--since", "soon"], "usagekit reprice: bad since 'soon'; use 'YYYY-MM-DD' or a time with an offset"),
-        (["--since", "2025-05-01", "--prices", "none.json"], "usagekit reprice: [Errno 2] No such file or directory:"),
+        (
+            ["--since", "2025-05-01", "--prices", "none.json"],
+            "usagekit reprice: --prices 'none.json' does not exist; give a file that does",
+        ),
         (["--since", "2025-05-01", "--prices", "text"], "usagekit reprice: 'text' is no JSON: Expecting value: line 1"),
         (["--since", "2025-05-01", "--prices", "list"], "usagekit reprice: 'list' holds no prices; write an object"),
         (["--since", "2025-05-01", "--prices", "odd"], "usagekit reprice: the price of 'm' has an unknown part 'in';"),

@@ -245,3 +245,36 @@ def exported(path: Path, out: Path) -> int:
     _, status, used = os.wait4(pid, 0)
     assert status == 0
     return used.ru_maxrss
+
+
+def test_a_file_is_replaced_only_when_there_is_something_to_write(ledger: Path, run: Any, tmp_path: Path) -> None:
+    """Neither a question that cannot be asked nor a ledger that cannot be read costs what was exported before."""
+    kept = tmp_path / "kept.csv"
+    kept.write_text("yesterday's")
+
+    codes = [
+        run("export", "--db", str(ledger), "--output", str(kept), *wrong)[0]
+        for wrong in (["--by", "nope"], ["--where", "nope=1"], ["--period", "x"], ["--db", str(tmp_path / "none.db")])
+    ]
+
+    assert codes == [2, 2, 2, 2]
+    assert kept.read_text() == "yesterday's"
+
+
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [
+        ("none/such/x.csv", "there is no directory '{cwd}/none/such'; make it, or give another"),
+        ("folder", "it cannot be written: Is a directory; give another path"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_said(
+    ledger: Path, run: Any, monkeypatch: pytest.MonkeyPatch, file: str, why: str
+) -> None:
+    """In one line, with the option."""
+    (ledger.parent / "folder").mkdir()
+    monkeypatch.chdir(ledger.parent)
+
+    told = run("export", "--db", str(ledger), "--output", file)
+
+    assert told == (2, "", f"usagekit export: --output {file!r}: {why}\n".replace("{cwd}", str(ledger.parent)))

@@ -15,7 +15,8 @@ from usagekit._store.events import last_seq, read_page
 from usagekit._store.exact import add_functions
 from usagekit._store.retention import Retention, days_from_environment
 from usagekit._store.schema import SCHEMA_VERSION, check_version, connect
-from usagekit.errors import ConfigurationError, StorageError
+from usagekit._store.unreadable import not_opened_yet, unreadable
+from usagekit.errors import ConfigurationError
 from usagekit.event import to_microseconds
 from usagekit.query.aggregate import bucket_of
 from usagekit.query.budget import Budget
@@ -108,11 +109,6 @@ class SQLiteBackend:
         with closing(self._connection()) as connection:
             return days_brought_in(connection)
 
-    def _unreadable(self, why: str) -> StorageError:
-        return StorageError(
-            f"cannot read the ledger {self.ledger_path!r}: {why}; give the path that the app's recorder has"
-        )
-
     def read(self, query: UsageQuery, /) -> UsageReport:
         """Answer `query` from the smallest rollups that can do so exactly, and from raw events.
 
@@ -179,10 +175,10 @@ class SQLiteBackend:
             connection = connect(self.ledger_path, read_only=True)
             version = check_version(connection, self.ledger_path)
         except sqlite3.Error as error:
-            raise self._unreadable(str(error) if os.path.exists(self.ledger_path) else "it does not exist") from error
+            raise unreadable(self.ledger_path, error) from error
         if version < SCHEMA_VERSION:
             connection.close()
-            raise self._unreadable("no recorder of this version of usagekit has opened it yet")
+            raise not_opened_yet(self.ledger_path)
         connection.create_function("bucket_of", 1, bucket_of, deterministic=True)
         connection.execute("PRAGMA temp_store=MEMORY")
         add_functions(connection)

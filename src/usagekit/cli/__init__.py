@@ -55,8 +55,15 @@ def _run(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except (UsagekitError, OSError, ImportError) as error:
-        print(f"usagekit {arguments.name}: {error}", file=sys.stderr)
+        print(f"usagekit {arguments.name}: {_without_number(error)}", file=sys.stderr)
         return FAILED
+
+
+def _without_number(error: Exception) -> str:
+    """Give what an error says; of one of the system's what it means, and not its number."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.filename!r}: {error.strerror}"
 
 
 def _descending_order_joined(argv: Sequence[str]) -> list[str]:

@@ -67,6 +67,10 @@ def _source(arguments: argparse.Namespace, path: str) -> Iterator[Reader]:
         raise ConfigurationError(
             f"{url!r} cannot be asked here; set CLOUDFLARE_ACCOUNT_ID and CLOUDFLARE_API_TOKEN, or give another --from"
         )
+    if getattr(source, "in_process", False):
+        raise ConfigurationError(
+            f"--from {url!r} holds what its own process recorded; give a backend that others share"
+        )
     if getattr(source, "ledger_path", None) == SQLiteBackend(path).ledger_path:
         raise ConfigurationError(f"--from {url!r} is the ledger itself; give another backend")
     if hasattr(source, "declare"):
@@ -93,8 +97,6 @@ def _days(day: str | None, count: int | None) -> list[date]:
     if day is not None and count is not None:
         raise QueryError("--day and --days exclude each other; give one of them")
     if count is not None:
-        if count < 1:
-            raise QueryError(f"--days {count} is no number of days; give 1 or more")
         return [yesterday() - timedelta(days=ago) for ago in reversed(range(count))]
     known = {None: yesterday(), "yesterday": yesterday(), "today": yesterday() + timedelta(days=1)}
     if day in known:

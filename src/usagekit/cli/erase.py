@@ -26,5 +26,6 @@ def erase(arguments: argparse.Namespace) -> int:
     if found:
         print(f"erased the user from {path}; their events are nobody's now")
     else:
-        print(f"{path} holds nothing under this id: it was never recorded, or was erased before")
+        print(f"nobody in {path} has this id: it was never recorded like that, or was erased before")
+        print("events of this id from before now that still arrive will be nobody's")
     return DONE

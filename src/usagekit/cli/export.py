@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from usagekit.cli import DONE
+from usagekit.cli.files import output
 from usagekit.cli.progress import Progress
 from usagekit.cli.report import EVERYTHING, asked, names_of
 from usagekit.cli.source import explained, reader
@@ -51,23 +50,28 @@ EVENT_COLUMNS = (
 def export(arguments: argparse.Namespace) -> int:
     """Write events, or with `--by` the rows of a report."""
     source = reader(arguments.db)
-    with explained(getattr(source, "ledger_path", "")), _output(arguments.output) as out:
-        if arguments.by is None:
-            _export_events(source, arguments, out)
-        else:
-            measures = names_of(arguments.measures)
-            report = usage(
-                source,
-                by=names_of(arguments.by) or [],
-                measures=None if measures == [EVERYTHING] else measures,
-                **asked(arguments),
-            )
-            names = (*report.query.by, *report.query.measures)
-            out.writelines(_lines(arguments.format, names, report.rows, report.query.zone))
+    path = getattr(source, "ledger_path", "")
+    with explained(path), Progress("exporting") as progress:
+        lines = _events(source, arguments, progress) if arguments.by is None else _report(source, arguments)
+        # Only now, when the question can be answered, the file is replaced.
+        with output(arguments.output) as out:
+            out.writelines(lines)
     return DONE
 
 
-def _export_events(source: Any, arguments: argparse.Namespace, out: TextIO) -> None:
+def _report(source: Any, arguments: argparse.Namespace) -> Iterator[str]:
+    measures = names_of(arguments.measures)
+    report = usage(
+        source,
+        by=names_of(arguments.by) or [],
+        measures=None if measures == [EVERYTHING] else measures,
+        **asked(arguments),
+    )
+    names = (*report.query.by, *report.query.measures)
+    return _lines(arguments.format, names, report.rows, report.query.zone)
+
+
+def _events(source: Any, arguments: argparse.Namespace, progress: Progress) -> Iterator[str]:
     if not hasattr(source, "event_fields"):
         raise ConfigurationError(
             f"a {type(source).__name__} has no events to export; give --by to export a report, or --db PATH"
@@ -78,14 +82,13 @@ def _export_events(source: Any, arguments: argparse.Namespace, out: TextIO) -> N
     query = UsageQuery.build(dimensions=dimensions, **asked(arguments))
     zone = query.zone
     last = source.last_number()
-    with Progress("exporting") as progress:
 
-        def rows() -> Iterator[dict[str, Any]]:
-            for number, fields in source.event_fields(query, last):
-                yield _row(fields, dimensions, zone)
-                progress.show(number, last)
+    def rows() -> Iterator[dict[str, Any]]:
+        for number, fields in source.event_fields(query, last):
+            yield _row(fields, dimensions, zone)
+            progress.show(number, last)
 
-        out.writelines(_lines(arguments.format, (*EVENT_COLUMNS, *dimensions), rows(), zone))
+    return _lines(arguments.format, (*EVENT_COLUMNS, *dimensions), rows(), zone)
 
 
 def _row(fields: dict[str, Any], dimensions: Sequence[str], zone: tzinfo) -> dict[str, Any]:
@@ -101,12 +104,3 @@ def _lines(form: str, names: Sequence[str], rows: Iterable[Mapping[str, Any]], z
     for row in rows:
         values = {name: row[name] for name in names}
         yield json.dumps(values, default=lambda value: json_value(value, zone), allow_nan=False) + "\n"
-
-
-@contextmanager
-def _output(path: str | None) -> Iterator[TextIO]:
-    if path is None:
-        yield sys.stdout
-        return
-    with open(path, "w", encoding="utf-8", newline="") as file:  # noqa: PTH123  paths are text here
-        yield file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ def _add_question(parser: argparse.ArgumentParser, *, by: str, measures: str) ->
     option("--by", action="append", metavar="NAMES", help=by)
     option("--measures", action="append", metavar="NAMES", help=measures)
     option("--period", help=f"24h, 7d, ...: exactly so long, until now; 'all' for everything [{PERIOD}]")
-    option("--days", type=int, metavar="N", help="the last N calendar days of the zone, today included")
+    option(
+        "--days", type=_whole(1, "1 is today"), metavar="N", help="the last N calendar days of the zone, today included"
+    )
     option("--start", metavar="WHEN", help="inclusive: a date in the zone, or a time with an offset")
     option("--end", metavar="WHEN", help="exclusive: likewise")
     option("--tz", default="UTC", metavar="ZONE", help="IANA name of the zone for dates, buckets and times [UTC]")
@@ -97,7 +100,12 @@ def _add_question(parser: argparse.ArgumentParser, *, by: str, measures: str) ->
         help="keep only these; once more with the same name for another value; NAME= for what is unknown",
     )
     option("--order", metavar="NAME", help="of rows: a measure or one of --by, with - in front for descending")
-    option("--limit", type=int, metavar="N", help="at most so many rows; totals do not know it")
+    option(
+        "--limit",
+        type=_whole(1, "leave it out for all rows"),
+        metavar="N",
+        help="at most so many rows; totals do not know it",
+    )
     _add_timeout(parser)
     option("--origin", default="direct", help="direct: what this app recorded; backfill: brought in [direct]")
 
@@ -129,8 +137,8 @@ def _add_serve(commands: Any) -> None:
         "or one that is made up and printed.",
     )
     _add_ledger(parser, "the ledger")
-    parser.add_argument("--host", default=HOST, help=f"the address to listen at [{HOST}]")
-    parser.add_argument("--port", type=int, default=PORT, metavar="N", help=f"0 for any that is free [{PORT}]")
+    parser.add_argument("--host", type=_host, default=HOST, help=f"the address to listen at [{HOST}]")
+    parser.add_argument("--port", type=_port, default=PORT, metavar="N", help=f"0 for any that is free [{PORT}]")
     parser.set_defaults(command="serve:serve")
 
 
@@ -154,10 +162,10 @@ def _add_analytics_engine(commands: Any) -> None:
     option("action", choices=["serve"], help="answer Analytics Engine's SQL API over HTTP until stopped")
     _add_ledger(parser, "the ledger")
     _add_dataset(parser)
-    option("--host", default="127.0.0.1", help="where to listen [127.0.0.1]")
-    option("--port", type=int, default=SERVE_PORT, metavar="N", help=f"0 for a free one [{SERVE_PORT}]")
+    option("--host", type=_host, default="127.0.0.1", help="where to listen [127.0.0.1]")
+    option("--port", type=_port, default=SERVE_PORT, metavar="N", help=f"0 for a free one [{SERVE_PORT}]")
     option("--token", help="what a client must bring [CLOUDFLARE_API_TOKEN, else any]")
-    option("--timeout", type=float, default=SERVE_SECONDS, metavar="SECONDS", help="for one query [10]")
+    option("--timeout", type=_seconds, default=SERVE_SECONDS, metavar="SECONDS", help="for one query [10]")
     parser.set_defaults(command="analytics_engine:serve")
 
 
@@ -188,7 +196,7 @@ def _add_drain(commands: Any) -> None:
     _add_ledger(parser, "the ledger")
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=_seconds,
         default=TIMEOUT_SECONDS,
         metavar="SECONDS",
         help=f"give up, with exit code 1, when something is left after so long [{TIMEOUT_SECONDS:g}]",
@@ -203,7 +211,7 @@ def _add_rollup(commands: Any) -> None:
     parser.add_argument("--rebuild", action="store_true", help="make them anew from all events that are still there")
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=_seconds,
         default=UPKEEP_SECONDS,
         metavar="SECONDS",
         help=f"stop, with exit code 1, after so long; the next run goes on there [{UPKEEP_SECONDS:g}]",
@@ -232,7 +240,7 @@ def _add_erase(commands: Any) -> None:
     parser.add_argument("--user", required=True, metavar="ID", help="the id, as it was recorded")
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=_seconds,
         default=TIMEOUT_SECONDS,
         metavar="SECONDS",
         help=f"give up after so long; run it again to complete it [{TIMEOUT_SECONDS:g}]",
@@ -260,7 +268,7 @@ def _add_reconcile(commands: Any) -> None:
     _add_source(parser)
     option = parser.add_argument
     option("--by", action="append", metavar="NAMES", help="dimensions to compare, besides the day")
-    option("--tolerance", type=float, default=0.0, metavar="PERCENT", help="what is no drift yet [0]")
+    option("--tolerance", type=_percent, default=0.0, metavar="PERCENT", help="what is no drift yet [0]")
     option("--all", action="store_true", help="show also what is within the tolerance")
     _add_format(parser, "table", "json")
     parser.set_defaults(command="backfill:reconcile")
@@ -271,7 +279,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     option("--from", dest="source", required=True, metavar="URL", help="a backend: analytics-engine://dataset")
     option("--layout", metavar="FILE", help="the JSON file with the dataset's layout [the default layout]")
     option("--day", metavar="DAY", help="of UTC: yesterday, today, 2026-11-20 [yesterday]")
-    option("--days", type=int, metavar="N", help="the last N days of UTC before today")
+    option("--days", type=_whole(1, "1 is yesterday"), metavar="N", help="the last N days of UTC before today")
     _add_ledger(parser, "the ledger")
 
 
@@ -312,7 +320,46 @@ def _add_format(parser: argparse.ArgumentParser, *formats: str) -> None:
 
 
 def _add_timeout(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="give up when the answer takes longer [never]")
+    parser.add_argument(
+        "--timeout", type=_seconds, metavar="SECONDS", help="give up when the answer takes longer [never]"
+    )
+
+
+def _whole(least: int, advice: str) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        with suppress(ValueError):
+            if int(text) >= least:
+                return int(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on; {advice}")
+
+    return read
+
+
+def _port(text: str) -> int:
+    with suppress(ValueError):
+        if 0 <= int(text) <= 65_535:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no port; use a number from 1 to 65535, or 0 for a free one")
+
+
+def _host(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no address; use {HOST}, or 0.0.0.0 for all of this machine's")
+    return text
+
+
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no time limit; use seconds, more than 0")
+
+
+def _percent(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no tolerance; use a percentage, 0 or more")
 
 
 def _algebra() -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from usagekit._store.engine import status_of
 from usagekit.cli import DONE, LEFT
+from usagekit.cli.files import text_of
 from usagekit.cli.progress import Progress
 from usagekit.cli.source import explained, ledger
 from usagekit.cli.table import Column, fitting, print_table
@@ -52,8 +52,9 @@ def reprice(arguments: argparse.Namespace) -> int:
 
 
 def _own_prices(file: str) -> Mapping[str, object]:
+    text = text_of("--prices", file)
     try:
-        prices = json.loads(Path(file).read_text("utf-8"), parse_float=Decimal)
+        prices = json.loads(text, parse_float=Decimal)
     except ValueError as error:
         raise ConfigurationError(f"{file!r} is no JSON: {error}; write {_EXAMPLE}") from error
     if not isinstance(prices, dict):

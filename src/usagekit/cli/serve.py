@@ -11,6 +11,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from usagekit.admin import BearerAuth, usage_wsgi_app
 from usagekit.cli import DONE
+from usagekit.cli.listening import listen
 from usagekit.cli.source import check, explained, reader
 
 if TYPE_CHECKING:
@@ -58,12 +59,7 @@ def serve(arguments: argparse.Namespace) -> int:
             check(source.ledger_path)
     app = usage_wsgi_app(source, auth=auth)
     kind = _Server6 if ":" in arguments.host else _Server
-    try:
-        server = kind((arguments.host, arguments.port), _Handler)
-    except (OSError, OverflowError) as error:
-        where = f"{arguments.host}, port {arguments.port}"
-        raise OSError(f"cannot listen at {where}: {error}; give another --host or --port, 0 for a free one") from error
-    with server:
+    with listen(lambda: kind((arguments.host, arguments.port), _Handler), arguments) as server:
         server.set_app(app)
         shown_host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
         print(f"The usage page is at http://{shown_host}:{server.server_port}/")

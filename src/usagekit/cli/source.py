@@ -53,7 +53,12 @@ def explained(path: str) -> Iterator[None]:
         yield
     except StorageError:
         raise
-    except (sqlite3.Error, PermissionError) as error:
+    except PermissionError as error:
+        raise StorageError(
+            f"cannot use the ledger {path!r}: this user may not open {error.filename!r}; "
+            "run this as the user the app runs as"
+        ) from error
+    except sqlite3.Error as error:
         raise StorageError(
             f"cannot use the ledger {path!r}: {error}; give the path that the app's recorder has, "
             "and run this as the user the app runs as"

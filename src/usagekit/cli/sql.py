@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from usagekit.backends.analytics_engine.layout import Layout, default_datasets
 from usagekit.backends.sqlite import SQLiteBackend
 from usagekit.cli import DONE
+from usagekit.cli.files import text_of
 from usagekit.cli.source import explained, ledger
 from usagekit.cli.table import Column, fitting, print_table
 from usagekit.cli.wording import counted
@@ -50,8 +51,9 @@ def datasets(path: str, given: list[str]) -> dict[str, Layout]:
         name, equals, file = option.partition("=")
         if not name or not equals:
             raise ConfigurationError(f"--dataset {option!r} names no file; give --dataset usage=layout.json")
+        text = text_of(f"--dataset {name}:", file)
         try:
-            tables[name] = Layout.from_file(file)
+            tables[name] = Layout.from_json(text)
         except ConfigurationError as error:
             raise ConfigurationError(f"--dataset {option!r}: {error}") from error
         tables[name].check_dimensions(declared)

@@ -14,6 +14,8 @@ from usagekit.cli.wording import counted
 if TYPE_CHECKING:
     import argparse
 
+FAR_BEHIND = 100_000  # events beside the rollups, which a question then takes some tenths of a second longer for
+
 
 def status(arguments: argparse.Namespace) -> int:
     """Tell what the ledger says of itself."""
@@ -57,9 +59,14 @@ def _show(told: dict[str, Any]) -> None:
 
 
 def _rollups(told: dict[str, Any]) -> str:
-    lag = told["rollups"]["lag"]
-    behind = f"{counted(lag, 'event')} behind; usagekit rollup brings them up to date" if lag else "up to date"
-    return f"being made anew, {behind}" if told["rollups"]["rebuilding"] else behind
+    lag, rebuilding = told["rollups"]["lag"], told["rollups"]["rebuilding"]
+    if not lag:
+        state = "up to date"
+    elif lag < FAR_BEHIND:
+        state = f"{counted(lag, 'event')} to come, as is normal; answers have {'it' if lag == 1 else 'them'} already"
+    else:
+        state = f"{counted(lag, 'event')} behind: answers are exact and slow; usagekit rollup makes them fast"
+    return f"being made anew, {state}" if rebuilding else state
 
 
 def _purged(told: dict[str, Any]) -> str:

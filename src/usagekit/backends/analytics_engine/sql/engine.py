@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import time
 from contextlib import closing
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import available_timezones
 
 from usagekit._store.schema import SCHEMA_VERSION, check_version, connect
+from usagekit._store.unreadable import not_opened_yet, unreadable
 from usagekit.backends.analytics_engine.layout import index_of
 from usagekit.backends.analytics_engine.sql.aggregates import STEPS
 from usagekit.backends.analytics_engine.sql.errors import SqlError
@@ -19,7 +19,6 @@ from usagekit.backends.analytics_engine.sql.formats import rendered, values
 from usagekit.backends.analytics_engine.sql.parse import parsed
 from usagekit.backends.analytics_engine.sql.scalars import SCALARS
 from usagekit.backends.analytics_engine.sql.translate import translated
-from usagekit.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -126,15 +125,10 @@ def _connection(path: str) -> sqlite3.Connection:
         connection = connect(path, read_only=True)
         version = check_version(connection, path)
     except sqlite3.Error as error:
-        why = str(error) if os.path.exists(path) else "it does not exist"
-        raise StorageError(
-            f"cannot read the ledger {path!r}: {why}; give the path that the app's recorder has"
-        ) from error
+        raise unreadable(path, error) from error
     if version < SCHEMA_VERSION:
         connection.close()
-        raise StorageError(
-            f"cannot read the ledger {path!r}: no recorder of this version of usagekit has opened it yet"
-        )
+        raise not_opened_yet(path)
     return connection
 
 
