@@ -13,7 +13,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "usagekit"
 LAYERS = (
     {"__init__"},  # loads what it names when it is first asked for
     {"errors"},
-    {"_clean"},
+    {"_clean", "_options"},
     {"_guard"},
     {"event"},
     {"context", "request", "processors", "selection"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from usagekit._asgi.exchange import Idle
 from usagekit._asgi.http import Http
 from usagekit._asgi.websocket import Websocket
+from usagekit._options import check_callable, check_middleware, check_switch
 from usagekit._quart import listen
 from usagekit.context import current
 from usagekit.recorder import default_recorder
@@ -75,6 +76,9 @@ class UsageMiddleware:
         max_routes: int = DEFAULT_MAX_ROUTES,
         websocket_close: bool = False,
     ) -> None:
+        check_callable("app", app, "the ASGI app to wrap")
+        check_middleware(recorder, identify, event, max_routes)
+        check_switch("websocket_close", websocket_close)
         self.app = app
         self._recorder = recorder
         self._identify = identify

@@ -38,6 +38,7 @@ from django.urls import URLPattern, re_path
 from django.utils.module_loading import import_string
 from django.views.decorators.csrf import csrf_exempt
 
+from usagekit._options import check_middleware
 from usagekit.context import Measurement, current, leave_out, told_by
 from usagekit.errors import ConfigurationError
 from usagekit.recorder import Recorder, default_recorder, set_default_recorder
@@ -144,12 +145,14 @@ class UsageMiddleware:
             markcoroutinefunction(self)
         options = _options(getattr(settings, "USAGEKIT", {}))
         self._recorder: Recorder | None = options.get("RECORDER")
+        self.identify: Callable[[Any], object] | None = options.get("IDENTIFY")
+        self.event: str | Callable[[Any], str | None] = options.get("EVENT", "request")
+        max_routes = options.get("MAX_ROUTES", DEFAULT_MAX_ROUTES)
+        check_middleware(self._recorder, self.identify, self.event, max_routes)
         if self._recorder is not None:
             set_default_recorder(self._recorder)
-        self.identify: Callable[[Any], object] | None = options.get("IDENTIFY")
         self._selection = Selection(options.get("EXCLUDE", DEFAULT_EXCLUDED), options.get("SAMPLE", 1))
-        self.event: str | Callable[[Any], str | None] = options.get("EVENT", "request")
-        self.route_names = Routes(options.get("MAX_ROUTES", DEFAULT_MAX_ROUTES))
+        self.route_names = Routes(max_routes)
 
     def __call__(self, request: HttpRequest) -> Any:
         """Serve one request: gives the response, or in async Django an awaitable of it."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, Response, request, request_finished, session
+from flask import Blueprint, Flask, Response, request, request_finished, session
 
+from usagekit._options import check_middleware, refuse
 from usagekit.context import leave_out
 from usagekit.recorder import set_default_recorder
 from usagekit.request import WsgiRequest
@@ -16,8 +17,6 @@ from usagekit.wsgi import UsageMiddleware, exchange_of
 if TYPE_CHECKING:
     import re
     from collections.abc import Callable, Iterable, Mapping
-
-    from flask import Flask
 
     from usagekit.query import Reader
     from usagekit.recorder import Recorder
@@ -69,13 +68,13 @@ def init_app(
     Raises:
         AssertionError: the app has served requests already; Flask's own.
     """
-    if _EXTENSION not in app.extensions:
-        app.teardown_request(_leaving)
-        request_finished.connect(_finished, app)
-    app.extensions[_EXTENSION] = recorder
-    set_default_recorder(recorder)
+    if not isinstance(app, Flask):
+        refuse("app", app, "is no Flask app", "one: init_app(Flask(__name__), recorder)")
+    if recorder is None:
+        refuse("recorder", recorder, "records nothing", "a usagekit.Recorder: init_app(app, recorder)")
+    check_middleware(recorder, identify, event, max_routes)
     asks = identify or recorder.identify
-    app.wsgi_app = UsageMiddleware(  # type: ignore[method-assign]
+    middleware = UsageMiddleware(
         app.wsgi_app.app if isinstance(app.wsgi_app, UsageMiddleware) else app.wsgi_app,
         recorder=recorder,
         identify=None if asks is None else lambda view: asks(FlaskRequest(view.environ)),
@@ -84,6 +83,12 @@ def init_app(
         event=event,
         max_routes=max_routes,
     )
+    if _EXTENSION not in app.extensions:
+        app.teardown_request(_leaving)
+        request_finished.connect(_finished, app)
+    app.extensions[_EXTENSION] = recorder
+    set_default_recorder(recorder)
+    app.wsgi_app = middleware  # type: ignore[method-assign]
 
 
 def usage_blueprint(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from usagekit import context
 from usagekit import recorder as recorders
+from usagekit._options import check_recorder
 from usagekit.llm import scopes
 from usagekit.llm.failures import NO_ANSWER, WENT_AWAY
 from usagekit.llm.spans import Told
@@ -108,6 +109,7 @@ class UsageSpanProcessor(SpanProcessor):
     """
 
     def __init__(self, recorder: Recorder | None = None) -> None:
+        check_recorder("recorder", recorder)
         self._recorder = recorder
         self._live: dict[int, _Live] = {}
         self._is_shut = False

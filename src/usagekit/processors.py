@@ -11,7 +11,9 @@ import hmac
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+from usagekit._options import check_callable, check_whole
 from usagekit.errors import ConfigurationError
 from usagekit.event import UsageEvent
 
@@ -25,6 +27,7 @@ _SHORTEST_KEY = 16  # bytes
 
 def exclude(condition: Callable[[UsageEvent], bool]) -> Processor:
     """Drop the events for which `condition` is true; they are not counted as rejected."""
+    check_callable("condition", condition, "a function of an event: exclude(lambda event: event.user == 'probe')")
 
     def excluding(event: UsageEvent) -> UsageEvent | None:
         return None if condition(event) else event
@@ -38,9 +41,7 @@ def sample(one_in: int, *, kind: str = "request") -> Processor:
     Raises:
         ConfigurationError: `one_in` is below 1.
     """
-    if one_in < 1:
-        msg = f"sample({one_in!r}) keeps nothing; sample(10) keeps one in ten"
-        raise ConfigurationError(msg)
+    check_whole("one_in", one_in, "N to keep one event in N: sample(10)")
 
     def sampling(event: UsageEvent) -> UsageEvent | None:
         if event.kind != kind or one_in == 1:
@@ -82,7 +83,10 @@ def hash_users(key: str | bytes, *, key_id: str = "1") -> _UserHash:
     Raises:
         ConfigurationError: the key is too short, or its id is no name.
     """
-    secret = key.encode() if isinstance(key, str) else key
+    secret: Any = key.encode() if isinstance(key, str) else key
+    if not isinstance(secret, bytes):
+        msg = f"the key of hash_users is a {type(key).__name__}; give at least {_SHORTEST_KEY} random bytes, or text"
+        raise ConfigurationError(msg)
     if len(secret) < _SHORTEST_KEY:
         msg = f"the key of hash_users has {len(secret)} bytes; give at least {_SHORTEST_KEY} random ones"
         raise ConfigurationError(msg)

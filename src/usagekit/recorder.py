@@ -7,6 +7,7 @@ from time import time_ns
 
 from usagekit import _clean, context
 from usagekit._guard import Guard
+from usagekit._options import check_identify, check_processors, check_recorder, check_whole, listed, refuse
 from usagekit._store import record as records
 from usagekit._store.journal import DEFAULT_QUOTA
 from usagekit.errors import ConfigurationError
@@ -87,11 +88,15 @@ class Recorder:
         quota_bytes: int = DEFAULT_QUOTA,
         prices: Mapping[str, object] | None = None,
     ) -> None:
+        check_identify(identify)
+        check_whole("quota_bytes", quota_bytes, "how many bytes may wait to be imported: quota_bytes=1_000_000_000")
+        if path is not None and not isinstance(path, (str, os.PathLike)):
+            refuse("path", path, "is no path", "that of the ledger's file: path='usage.db'")
         self.guard = Guard()
         self.prices = None if prices is None else _prices_of(prices)
         self.identify = identify
         self.dimensions = _checked_dimensions(dimensions)
-        self._processors = tuple(processors)
+        self._processors: tuple[Processor, ...] = check_processors(processors)
         self._declared = frozenset(self.dimensions)
         self._shapes = records.RequestShapes()
         self._call_shapes = records.CallShapes()
@@ -111,9 +116,6 @@ class Recorder:
         self._engine: Engine | QueueEngine | None = None
         if not self.backends:
             return
-        for backend in self.backends:
-            if hasattr(backend, "declare"):
-                backend.declare(self.dimensions)
         from usagekit._store.opening import open_store
 
         self._journal, self._engine = open_store(
@@ -857,19 +859,17 @@ def _prices_of(own: Mapping[str, object]) -> Prices:
 
 
 def _checked_dimensions(names: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(names, str):
-        msg = f"dimensions={names!r} is one string; give a list: dimensions=[{names!r}]"
-        raise ConfigurationError(msg)
-    checked = tuple(dict.fromkeys(names))
+    given = listed("dimensions", names, "'project'")
+    for name in given:
+        if not isinstance(name, str) or not name.isidentifier():
+            refuse("dimensions=[...]", name, "is no name", "one of letters, digits and _: dimensions=['project']")
+    checked = tuple(dict.fromkeys(map(str, given)))
     if not checked:
         return ()
     from usagekit.query import BUCKETS, DIMENSIONS, MEASURES
 
     taken = {*DIMENSIONS, *BUCKETS, *MEASURES, *_OPTIONS}
     for name in checked:
-        if not str(name).isidentifier():
-            msg = f"dimension {name!r} is not a name; use letters, digits and _"
-            raise ConfigurationError(msg)
         if name in taken or name.endswith("_tokens"):
             msg = f"dimension {name!r} is one of usagekit's own names; choose another"
             raise ConfigurationError(msg)
@@ -900,6 +900,7 @@ _default: Recorder | None = None
 
 def set_default_recorder(recorder: Recorder | None) -> None:
     """Make `recorder` the one that `track` and the others use outside a request; None takes it away."""
+    check_recorder("recorder", recorder)
     global _default  # noqa: PLW0603  the process's default is one by definition
     _default = recorder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from usagekit._clean import ROUTE_LIMIT, WEIGHT_LIMIT
+from usagekit._options import listed, refuse
 from usagekit.errors import ConfigurationError
 
 TYPE_CHECKING = False
@@ -41,20 +42,19 @@ def compiled(
             msg = "exclude is async; give a plain function of the path, since it is asked before each request"
             raise ConfigurationError(msg)
         return frozenset(), exclude
-    if isinstance(exclude, str):
-        msg = f"exclude={exclude!r} is one string; give a list: exclude=[{exclude!r}]"
-        raise ConfigurationError(msg)
     exact: set[str] = set()
     patterns: list[re.Pattern[str]] = []
-    for rule in exclude:
-        if isinstance(rule, str) and not set(rule) & set("*?["):
+    for rule in listed("exclude", exclude, "'/health'"):
+        if isinstance(rule, str) and rule[:1] not in set("/*?["):
+            refuse("exclude=[...]", rule, "is no path, which begins with /", f"one: exclude=[{'/' + rule!r}]")
+        elif isinstance(rule, str) and not set(rule) & set("*?["):
             exact.add(rule)
         elif isinstance(rule, str):
             import re
             from fnmatch import translate
 
             patterns.append(re.compile(translate(rule)))
-        elif hasattr(rule, "fullmatch") and isinstance(rule.pattern, str):
+        elif hasattr(rule, "fullmatch") and isinstance(getattr(rule, "pattern", None), str):
             patterns.append(rule)
         else:
             msg = f"exclude holds {rule!r}; give paths, patterns with *, or compiled regular expressions of text"

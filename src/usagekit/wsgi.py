@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from time import perf_counter_ns, time_ns
 
+from usagekit._options import check_callable, check_middleware
 from usagekit.context import Measurement, current
 from usagekit.recorder import default_recorder
 from usagekit.request import AsgiRequest, WsgiRequest
@@ -91,6 +92,8 @@ class UsageMiddleware:
         event: str | Callable[[WsgiRequest], str | None] = "request",
         max_routes: int = DEFAULT_MAX_ROUTES,
     ) -> None:
+        check_callable("app", app, "the WSGI app to wrap")
+        check_middleware(recorder, identify, event, max_routes)
         self.app = app
         self._recorder = recorder
         self._identify = identify

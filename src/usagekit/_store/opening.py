@@ -37,7 +37,10 @@ def open_store(
         ConfigurationError: the options do not go together.
         StorageError: the ledger cannot be used.
     """
-    _check(backends, durability, quota_bytes)
+    _check(backends, durability)
+    for backend in backends:
+        if hasattr(backend, "declare"):
+            backend.declare(dimensions)
     sinks = _named_sinks(backends)
     remote = [name for name, sink in sinks.items() if not getattr(sink, "in_process", False)]
     ledgers = [backend.ledger_path for backend in backends if hasattr(backend, "ledger_path")]
@@ -71,14 +74,14 @@ def open_store(
     return journal, engine
 
 
-def _check(backends: tuple[Any, ...], durability: str, quota_bytes: int) -> None:
+def _check(backends: tuple[Any, ...], durability: str) -> None:
     if durability not in {"journal", "memory"}:
         msg = f"durability={durability!r} is unknown; use 'journal' or 'memory'"
         raise ConfigurationError(msg)
-    if quota_bytes <= 0:
-        msg = f"quota_bytes={quota_bytes!r} lets nothing in; give a number of bytes above 0"
-        raise ConfigurationError(msg)
     for backend in backends:
+        if isinstance(backend, type):
+            msg = f"{backend.__name__} is a class; give one that is made of it: Recorder(SQLiteBackend('usage.db'))"
+            raise ConfigurationError(msg)
         if not hasattr(backend, "write") and not hasattr(backend, "read"):
             msg = f"{backend!r} is no backend: it has neither write nor read; give SQLiteBackend('usage.db')"
             raise ConfigurationError(msg)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from usagekit._guard import Guard
+from usagekit._options import refuse
 from usagekit.admin.api import health, openapi, summary, usage_report
 from usagekit.admin.auth import BearerAuth, Unanswered, ask, refuse_async
 from usagekit.admin.page import environment, error_page, page
@@ -63,14 +64,17 @@ class Site:
         if not hasattr(source, "read"):
             raise ConfigurationError(f"cannot ask a {type(source).__name__}; give a Recorder or a backend with read()")
         if auth is None or not callable(auth):
+            given = "a text" if isinstance(auth, str) else repr(auth)  # it may be the token
             raise ConfigurationError(
-                f"auth={auth!r} lets nobody be told from anybody; give BearerAuth(token), "
+                f"auth={given} lets nobody be told from anybody; give BearerAuth(token), "
                 "or a callable that is given the request and returns True for who may look"
             )
         if isinstance(auth, type):
             raise ConfigurationError(f"auth is the class {auth.__name__}; give an object: {auth.__name__}(...)")
         if scope is not None and not callable(scope):
             raise ConfigurationError("scope= is not callable; give a function of the request that returns a where")
+        if names is not None and not callable(names) and not hasattr(names, "items"):
+            refuse("names", names, "names nobody", "a function of a list of user ids that returns a mapping of names")
         self.names: Mapping[str, Names] = {"user": names} if callable(names) else dict(names or {})
         if not can_await:
             for name, function in {"auth": auth, "scope": scope, "names": None, **self.names}.items():

@@ -8,6 +8,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
+from usagekit._options import check_whole, listed
 from usagekit.errors import ConfigurationError
 from usagekit.event import from_microseconds, to_microseconds
 from usagekit.query.report import UsageReport
@@ -38,10 +39,10 @@ class MemoryBackend:
     in_process = True  # the recorder needs no ledger to hold events back for it
 
     def __init__(self, limit: int | None = None, *, dimensions: Iterable[str] = ()) -> None:
-        if limit is not None and limit < 1:
-            raise ConfigurationError(f"MemoryBackend(limit={limit}) keeps nothing; use 1 or more, or None")
+        if limit is not None:
+            check_whole("limit", limit, "how many events to keep, or None for all: MemoryBackend(limit=100_000)")
         self._limit = limit
-        self._declared = tuple(dimensions)
+        self._declared = tuple(map(str, listed("dimensions", dimensions, "'project'")))
         self._lock = Lock()
         self._events: deque[UsageEvent] = deque()
         self._attribute_names: dict[str, None] = {}

@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from usagekit._options import check_whole, refuse
 from usagekit._reading.answer import answer
 from usagekit._reading.reading import Reading
 from usagekit._store.backfill import days_brought_in, read_backfill
@@ -67,6 +68,8 @@ class SQLiteBackend:
         retention_days: int | None = None,
         rollup_retention_days: int | None = None,
     ) -> None:
+        if not isinstance(path, (str, os.PathLike)):
+            refuse("path", path, "is no path", "that of the ledger's file: SQLiteBackend('usage.db')")
         if not os.fspath(path) or os.fspath(path) == ":memory:":
             msg = f"SQLiteBackend({os.fspath(path)!r}) is no file; give a path, or use MemoryBackend() for tests"
             raise ConfigurationError(msg)
@@ -203,8 +206,8 @@ def _retention(days: int | None, rollup_days: int | None) -> Retention | None:
     if days is None:
         days = days_from_environment()
     for name, value in (("retention_days", days), ("rollup_retention_days", rollup_days)):
-        if value is not None and value < 1:
-            raise ConfigurationError(f"{name}={value} keeps nothing; use a whole number of days above 0, or None")
+        if value is not None:
+            check_whole(name, value, f"a number of days, or None to keep all: {name}=90")
     if rollup_days is not None and (days is None or rollup_days < days):
         raise ConfigurationError(
             f"rollup_retention_days={rollup_days} is less than events are kept ({days or 'for good'}); "

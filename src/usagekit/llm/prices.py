@@ -14,6 +14,7 @@ from decimal import Decimal, localcontext
 from typing import NamedTuple
 
 from usagekit import _clean
+from usagekit._options import refuse
 from usagekit.llm.own_prices import checked, lowered
 
 TYPE_CHECKING = False
@@ -81,6 +82,10 @@ class Prices:
     """
 
     def __init__(self, own: Mapping[str, object] | None = None) -> None:
+        if own is not None and not hasattr(own, "items"):
+            refuse(
+                "prices", own, "is no mapping", "prices by model: prices={'my-model': {'input': 1.25, 'output': 10}}"
+            )
         self._own = {lowered(name): checked(name, price) for name, price in (own or {}).items()}
         self._known: dict[tuple[str, str, object, int], _Pricing] = {}
         self._latest: dict[str, tuple[str, Mapping[str, str] | None, int, int, _Pricing]] = {}  # by model

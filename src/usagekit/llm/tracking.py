@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar, overload
 
 from usagekit import context
 from usagekit import recorder as recorders
+from usagekit._options import check_callable, check_recorder, check_switch
 from usagekit.llm import clients, streams
 from usagekit.llm.calls import Call
 from usagekit.llm.scopes import Scope, Settings, active
@@ -196,6 +197,7 @@ def _fail(scope: Scope, error: BaseException) -> None:
 def _tracked(function: Any, tracker: _Tracker) -> Any:
     if isinstance(function, (classmethod, staticmethod)):
         return type(function)(_tracked(function.__func__, tracker))
+    check_callable("function", function, "the one that calls a model, or nothing: @track_tokens(model='acme-1')")
     called = function if hasattr(function, "__code__") or isinstance(function, partial) else type(function).__call__
     if isasyncgenfunction(function) or isasyncgenfunction(called):
         return _GeneratorFunction(function, _ASYNC_GENERATOR_CODE, streams.drive_async, tracker)
@@ -333,6 +335,8 @@ def track_tokens(
 
     Options other than the last three may be callables; they are called with the function's own arguments when it is.
     """
+    check_recorder("recorder", recorder)
+    check_switch("stream_usage", stream_usage)
     tracker = _Tracker(
         recorder,
         Settings(
