@@ -128,5 +128,5 @@ def _recorder(path: str, stack: ExitStack, journal: Any = None) -> Recorder:
     recorder = stack.enter_context(Recorder(SQLiteBackend(path), identify=user_of))
     without_threads(recorder)
     if journal is not None:
-        recorder._journal = journal  # noqa: SLF001  half of it is what is measured
+        recorder._intake.journal = journal  # noqa: SLF001  half of it is what is measured
     return recorder

@@ -131,7 +131,7 @@ def middlewares(kind: str) -> tuple[Any, Any, Any, Any]:
 
 def without_threads(recorder: Recorder) -> None:
     """Keep a recorder from importing by itself; `flush` still does."""
-    journal = recorder._journal  # noqa: SLF001  no app wants this, so there is no option for it
+    journal = recorder._intake.journal  # noqa: SLF001  no app wants this, so there is no option for it
     assert journal is not None
     journal.on_begin = lambda: None
 

@@ -13,13 +13,13 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "usagekit"
 LAYERS = (
     {"__init__"},  # loads what it names when it is first asked for
     {"errors"},
-    {"_clean", "_options"},
+    {"_clean", "_environment", "_options"},
     {"_guard"},
     {"event"},
     {"context", "request", "processors", "selection"},
     {"query", "signals"},
     {"_store"},
-    {"_reading"},
+    {"_intake", "_reading"},
     {"backends", "_backfill"},
     {"recorder"},
     {"_template", "_quart", "llm"},

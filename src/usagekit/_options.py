@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_callable",
+    "check_dimensions",
     "check_identify",
     "check_middleware",
     "check_processors",
@@ -89,3 +90,29 @@ def check_processors(values: Any) -> tuple[Any, ...]:
             "processors=[...]", processor, "functions of an event that return it, another, or None to drop it"
         )
     return processors
+
+
+_TAKEN = frozenset(
+    "id time latency_ms attributes weight event_id period start end days tz by order limit measures origin timeout"
+    " format sort page".split()
+)
+"""Names of options, beside which a dimension of the same name could not be given."""
+
+
+def check_dimensions(names: object) -> tuple[str, ...]:
+    """Give the declared dimensions, each once; refuses what is no name, or one of ours."""
+    given = listed("dimensions", names, "'project'")
+    for name in given:
+        if not isinstance(name, str) or not name.isidentifier():
+            refuse("dimensions=[...]", name, "is no name", "one of letters, digits and _: dimensions=['project']")
+    checked = tuple(dict.fromkeys(map(str, given)))
+    if not checked:
+        return ()
+    from usagekit.query import BUCKETS, DIMENSIONS, MEASURES
+
+    taken = {*DIMENSIONS, *BUCKETS, *MEASURES, *_TAKEN}
+    for name in checked:
+        if name in taken or name.endswith("_tokens"):
+            msg = f"dimension {name!r} is one of usagekit's own names; choose another"
+            raise ConfigurationError(msg)
+    return checked

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
-from time import time_ns
 
 from usagekit import _clean, context
+from usagekit._environment import backends_from_environment, switch
 from usagekit._guard import Guard
-from usagekit._options import check_identify, check_processors, check_recorder, check_whole, listed, refuse
-from usagekit._store import record as records
+from usagekit._intake import Intake
+from usagekit._options import (
+    check_dimensions,
+    check_identify,
+    check_processors,
+    check_recorder,
+    check_whole,
+    refuse,
+)
 from usagekit._store.journal import DEFAULT_QUOTA
 from usagekit.errors import ConfigurationError
 
@@ -21,13 +28,11 @@ if TYPE_CHECKING:
     from typing import Any, Literal, Self
 
     from usagekit._store.engine import Engine
-    from usagekit._store.journal import Journal, MemoryJournal
     from usagekit._store.queue import QueueEngine
     from usagekit.backends.analytics_engine.layout import Layout
     from usagekit.event import UsageEvent
     from usagekit.llm import ModelCall
     from usagekit.llm.prices import Prices
-    from usagekit.llm.usage import Usage
     from usagekit.processors import Processor
     from usagekit.query import UsageQuery, UsageReport
 
@@ -35,14 +40,6 @@ __all__ = ["Recorder", "default_recorder", "record_tokens", "set_default_recorde
 
 READ_FLUSH_SECONDS = 1.0  # how long a question waits for what was accepted just before it
 CLOSE_SECONDS = 5.0
-
-_OPTIONS = frozenset(
-    "id time latency_ms attributes weight event_id period start end days tz by order limit measures origin timeout"
-    " format sort page".split()
-)
-"""Names of options, beside which a dimension of the same name could not be given."""
-
-_TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
 
 
 class Recorder:
@@ -71,6 +68,8 @@ class Recorder:
         dimensions: the declared names.
         guard: counts what failed.
         prices: the app's own prices; None = none.
+        record_request: takes a request that ended, from the middlewares; see `Intake.request`.
+        record_call: takes a model call that ended, from `usagekit.llm`; see `Intake.call`.
 
     Raises:
         ConfigurationError: an option that cannot work.
@@ -95,30 +94,25 @@ class Recorder:
         self.guard = Guard()
         self.prices = None if prices is None else _prices_of(prices)
         self.identify = identify
-        self.dimensions = _checked_dimensions(dimensions)
-        self._processors: tuple[Processor, ...] = check_processors(processors)
-        self._declared = frozenset(self.dimensions)
-        self._shapes = records.RequestShapes()
-        self._call_shapes = records.CallShapes()
-        self._subjects = records.Subjects()
-        self._undeclared: dict[str, _clean.Tally] = {}
-        self._closed = False
-        self._indirect = bool(self._processors)  # a request is not written straight to the journal
+        self.dimensions = check_dimensions(dimensions)
+        self._intake = intake = Intake(self, self.guard, check_processors(processors), self.dimensions)
+        # Called by the middlewares and by `usagekit.llm`, often: not a call of ours around each.
+        self.record_request, self.record_call = intake.request, intake.call
         self.active = False
-        self._off = _switch("USAGEKIT_DISABLED", default=False)
-        if not backends and not self._off:
-            backends = _backends_from_environment()
+        self._closed = False
+        is_disabled = switch("USAGEKIT_DISABLED", default=False)
+        if not backends and not is_disabled:
+            backends = backends_from_environment()
         # One whose credentials are not set is idle: it has said so, and is as good as not given.
         self.backends: tuple[Any, ...] = tuple(
-            backend for backend in backends if not (self._off or getattr(backend, "idle", False))
+            backend for backend in backends if not (is_disabled or getattr(backend, "idle", False))
         )
-        self._journal: Journal | MemoryJournal | None = None
         self._engine: Engine | QueueEngine | None = None
         if not self.backends:
             return
         from usagekit._store.opening import open_store
 
-        self._journal, self._engine = open_store(
+        journal, self._engine = open_store(
             self.backends,
             path=path or os.environ.get("USAGEKIT_PATH") or None,
             durability=durability,
@@ -127,9 +121,9 @@ class Recorder:
             guard=self.guard,
             on_delivery=self._on_delivery,
         )
-        self._off = not _switch("USAGEKIT_REALTIME", default=True)
-        self._indirect = self._indirect or self._off
-        self.active = self._journal is not None and not self._off
+        is_off = not switch("USAGEKIT_REALTIME", default=True)
+        intake.open(journal, is_off=is_off)
+        self.active = journal is not None and not is_off
 
     @classmethod
     def from_env(cls, **options: Any) -> Recorder:
@@ -145,9 +139,9 @@ class Recorder:
     def record(self, event: UsageEvent) -> bool:
         """Record a whole event; its `id` is replaced by the one it gets. True = accepted."""
         try:
-            return self._take(event, "")
+            return self._intake.take(event, "")
         except Exception as error:  # noqa: BLE001  nothing may reach the host
-            return self._failed("record", error)
+            return self._intake.failed("record", error)
 
     def track(
         self,
@@ -185,9 +179,9 @@ class Recorder:
             True = accepted. False = rejected and counted, or recording is off.
         """
         if not self.active:
-            return self._inactive()
+            return self._intake.inactive()
         try:
-            return self._named(
+            return self._intake.named(
                 {
                     "kind": "named",
                     "event": event,
@@ -202,7 +196,7 @@ class Recorder:
                 event_id,
             )
         except Exception as error:  # noqa: BLE001  nothing may reach the host
-            return self._failed("track", error)
+            return self._intake.failed("track", error)
 
     def record_tokens(
         self,
@@ -255,17 +249,12 @@ class Recorder:
             True = accepted. False = rejected and counted, or recording is off.
         """
         if not self.active:
-            return self._inactive()
+            return self._intake.inactive()
         try:
-            usage = _usage_of(
-                cost_usd,
-                input_tokens=input_tokens,
-                output_tokens=output_tokens,
-                cache_read_tokens=cache_read_tokens,
-                cache_write_tokens=cache_write_tokens,
-                reasoning_tokens=reasoning_tokens,
-            )
-            return self._named(
+            from usagekit.llm.costs import priced_fields
+
+            tokens = (input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens)
+            return self._intake.named(
                 {
                     "kind": "llm",
                     "event": event,
@@ -275,13 +264,13 @@ class Recorder:
                     "model": model,
                     "provider": provider,
                     "weight": weight,
-                    **self._priced(usage, provider, model, time, status),
+                    **priced_fields(self, provider, model, time, status, tokens, cost_usd),
                 },
                 (user, org, route, dimensions),
                 event_id,
             )
         except Exception as error:  # noqa: BLE001  nothing may reach the host
-            return self._failed("record_tokens", error)
+            return self._intake.failed("record_tokens", error)
 
     def track_tokens(self, function: Any = None, /, **options: Any) -> Any:
         """Record the model calls of a function with this recorder; see `usagekit.track_tokens`."""
@@ -329,344 +318,11 @@ class Recorder:
         )
         return ModelCall(self, settings)
 
-    def _priced(self, usage: Usage, provider: object, model: object, time: object, status: object) -> dict[str, Any]:
-        """Give the fields of an event that tell what a call used and costs, by the prices of its time."""
-        from usagekit.event import dollars, from_microseconds
-        from usagekit.llm.costs import cost_of
-
-        time_us = _clean.epoch_microseconds(time)
-        if time_us is None:
-            time_us = time_ns() // 1000
-        totals = usage.totals()
-        cost, source = cost_of(
-            self,
-            usage,
-            _clean.text(provider, _clean.MODEL_LIMIT),
-            _clean.text(model, _clean.MODEL_LIMIT),
-            time_us,
-            totals,
-            _clean.whole(status, _clean.STATUS_LIMIT),
-        )
-        return dict(zip(_TOKENS, totals, strict=True)) | {
-            "time": from_microseconds(time_us),
-            "cost_usd": None if cost is None else dollars(cost),
-            "cost_source": source,
-        }
-
-    def _named(
-        self,
-        values: dict[str, Any],
-        attribution: tuple[object, object, str | None, dict[str, object]],
-        event_id: str | None,
-    ) -> bool:
-        from usagekit.event import UsageEvent
-
-        user, org, route, dimensions = attribution
-        measurement = context.current.get()
-        attributes: Mapping[str, object] = dimensions
-        if measurement is not None:
-            bound_user, bound_org, bound_attributes = measurement.identity()
-            user = bound_user if user is None else user
-            org = bound_org if org is None else org
-            route = measurement.route() if route is None else route
-            if bound_attributes:
-                attributes = bound_attributes | dimensions
-        if attributes:
-            values["attributes"] = self._declared_only(attributes)
-        event = UsageEvent(**values | {"user": user, "org": org, "route": route})
-        return self._take(event, "" if event_id is None else _clean.plain(event_id))
-
-    def record_request(  # noqa: PLR0917  the hot path: positional arguments are a measurable part of it
-        self,
-        measurement: context.Measurement,
-        event: object,
-        status: int,
-        route: str,
-        aborted: bool,  # noqa: FBT001
-        time_us: int,
-        latency_us: int,
-        tail_us: int | None,
-        response_bytes: int,
-        weight: int = 1,
-    ) -> bool:
-        """Record a request; called by the middlewares when it ended.
-
-        Args:
-            measurement: whom it counts for; `identify` is asked here at the latest.
-            event: the event type.
-            status: HTTP status, 499 = the client went away before one.
-            route: method and template.
-            aborted: the client went away before the end.
-            time_us: when it began, microseconds since 1970.
-            latency_us: to the last body byte.
-            tail_us: from the first body byte to the last; None where no byte was sent.
-            response_bytes: body bytes sent.
-            weight: how many requests this one stands for.
-        """
-        journal = self._journal
-        if journal is None:
-            return False
-        try:
-            user, org, attributes = measurement.identity()
-            if attributes or self._indirect or weight != 1 or context.receivers_of is not None:
-                identity = (user, org, attributes)
-                return self._slow_request(
-                    identity, event, status, route, aborted, time_us, latency_us, tail_us, response_bytes, weight
-                )
-            if type(event) is not str:
-                event = _clean.text(event)
-            if type(user) is not str:
-                user = _clean.text(user)
-            if type(org) is not str:
-                org = "" if org is None else _clean.text(org)
-            shape, subject = self._shapes[event, status, route, aborted], self._subjects[user, org]
-            tail = "null" if tail_us is None else tail_us
-            accepted = journal.append(f"{time_us},{shape},{subject},{latency_us},{tail},{response_bytes}")
-            return type(accepted) is tuple
-        except Exception as error:  # noqa: BLE001  nothing may reach the host
-            return self._failed("record_request", error)
-
-    def _slow_request(  # noqa: PLR0917
-        self,
-        identity: tuple[object, object, dict[str, object] | None],
-        event: object,
-        status: int,
-        route: str,
-        aborted: bool,  # noqa: FBT001
-        time_us: int,
-        latency_us: int,
-        tail_us: int | None,
-        response_bytes: int,
-        weight: int,
-    ) -> bool:
-        """Record a request for which somebody wants the whole event."""
-        from usagekit.event import UsageEvent, from_microseconds
-
-        user, org, attributes = identity
-        values: dict[str, Any] = {"event": event, "user": user, "org": org}
-        if attributes:
-            values["attributes"] = self._declared_only(attributes)
-        whole = UsageEvent(
-            kind="request",
-            status=status,
-            route=route,
-            aborted=aborted,
-            time=from_microseconds(time_us),
-            latency_ms=latency_us / 1000,
-            first_token_ms=None if tail_us is None else (latency_us - tail_us) / 1000,
-            response_bytes=response_bytes,
-            weight=weight,
-            **values,
-        )
-        return self._take(whole, "")
-
-    def record_call(  # noqa: PLR0917  the hot path: positional arguments are a measurable part of it
-        self,
-        measurement: context.Measurement | None,
-        event: object,
-        status: int,
-        provider: object,
-        model: object,
-        cost_source: str,
-        aborted: bool,  # noqa: FBT001
-        time_us: int,
-        latency_us: int,
-        tail_us: int | None,
-        tokens: tuple[int, int, int, int, int],
-        cost_nano: int | None,
-        attribution: tuple[object, object, Mapping[str, object] | None] | None,
-        quantity: float | None,
-        key: str,
-    ) -> bool:
-        """Record a model call; called by `usagekit.llm` when it ended.
-
-        Args:
-            measurement: whom it counts for; None = outside a request.
-            event: the event type.
-            status: HTTP status, 599 = no answer.
-            provider: of the call.
-            model: of the call.
-            cost_source: `"unpriced"` where a cost applies and none is known.
-            aborted: the caller went away before the end.
-            time_us: when it began, microseconds since 1970.
-            latency_us: to the last chunk.
-            tail_us: from the first chunk to the last; None where it was not streamed.
-            tokens: input, output, cache read, cache write, reasoning.
-            cost_nano: nano-dollars; None = unpriced, or no cost applies.
-            attribution: user, org and own dimensions that win over the measurement's; None = none of them.
-            quantity: metered units other than tokens; None = none.
-            key: an idempotency key; `""` = none.
-        """
-        journal = self._journal
-        if journal is None:
-            return False
-        try:
-            user = org = attributes = None
-            if measurement is None:
-                route = ""
-            else:
-                user, org, attributes = measurement.identity()
-                route = measurement.route()
-            if attribution is not None:
-                user = user if attribution[0] is None else attribution[0]
-                org = org if attribution[1] is None else attribution[1]
-                attributes = {**(attributes or {}), **(attribution[2] or {})}
-            if attributes or key or quantity is not None or self._indirect or context.receivers_of is not None:
-                return self._slow_call(
-                    {"user": user, "org": org, "event": event, "status": status, "route": route}
-                    | {"provider": provider, "model": model, "cost_source": cost_source, "aborted": aborted},
-                    attributes,
-                    (time_us, latency_us, tail_us),
-                    tokens,
-                    cost_nano,
-                    quantity,
-                    key,
-                )
-            if user is None and org is None:
-                subject = records.NOBODY
-            else:
-                subject = self._subjects[
-                    user if type(user) is str else _clean.text(user), org if type(org) is str else _clean.text(org)
-                ]
-            try:
-                shape = self._call_shapes[event, status, route, provider, model, cost_source, aborted]
-            except TypeError:  # a value that cannot be looked up, such as a list
-                event, provider, model = _clean.plain(event), _clean.plain(provider), _clean.plain(model)
-                shape = self._call_shapes[event, status, route, provider, model, cost_source, aborted]
-            input_tokens, output_tokens, cache_read, cache_write, reasoning = tokens
-            accepted = journal.append(
-                "%d,%s,%s,%d,%s,%d,%d,%s,%d,%d,%d"  # noqa: UP031  a fifth faster, and True becomes 1
-                % (
-                    time_us,
-                    shape,
-                    subject,
-                    latency_us,
-                    "null" if tail_us is None else tail_us,
-                    output_tokens,
-                    input_tokens,
-                    "null" if cost_nano is None else cost_nano,
-                    cache_read,
-                    cache_write,
-                    reasoning,
-                )
-            )
-            return type(accepted) is tuple
-        except Exception as error:  # noqa: BLE001  nothing may reach the host
-            return self._failed("record_call", error)
-
-    def _slow_call(  # noqa: PLR0917
-        self,
-        values: dict[str, Any],
-        attributes: Mapping[str, object] | None,
-        times_us: tuple[int, int, int | None],
-        tokens: tuple[int, int, int, int, int],
-        cost_nano: int | None,
-        quantity: float | None,
-        key: str,
-    ) -> bool:
-        """Record a model call for which somebody wants the whole event, or that is out of the ordinary."""
-        from usagekit.event import UsageEvent, dollars, from_microseconds
-
-        time_us, latency_us, tail_us = times_us
-        if attributes:
-            values["attributes"] = self._declared_only(attributes)
-        if quantity is not None:
-            values["quantity"] = quantity
-        whole = UsageEvent(
-            kind="llm",
-            time=from_microseconds(time_us),
-            latency_ms=latency_us / 1000,
-            first_token_ms=None if tail_us is None else (latency_us - tail_us) / 1000,
-            input_tokens=tokens[0],
-            output_tokens=tokens[1],
-            cache_read_tokens=tokens[2],
-            cache_write_tokens=tokens[3],
-            reasoning_tokens=tokens[4],
-            cost_usd=None if cost_nano is None else dollars(cost_nano),
-            **values,
-        )
-        return self._take(whole, key)
-
-    def _take(self, event: UsageEvent, key: str) -> bool:
-        """The first four hops: processors, the journal, signals."""
-        journal = self._journal
-        if journal is None or self._off:
-            return False
-        processed: UsageEvent | None = event
-        for processor in self._processors:
-            try:
-                processed = processor(event)
-                if not isinstance(processed, type(event) | None):
-                    _refuse_result(processed)
-            except Exception as error:  # noqa: BLE001  the app's own callable may raise anything
-                self.guard.caught("processor", error)
-                continue
-            if processed is None:
-                return False
-            event = processed
-        if self._closed:
-            return self._rejected("closed")
-        body = records.body_of(event, key)
-        if len(body) > records.BODY_LIMIT:
-            return self._rejected("size")
-        accepted = journal.append(body)
-        if isinstance(accepted, str):
-            self._send_signal("event_rejected", reason=accepted)
-            return False
-        if context.receivers_of is not None and context.receivers_of["event_recorded"].receivers:
-            from dataclasses import replace
-
-            self._send_signal("event_recorded", event=replace(event, id=f"{accepted[0]}-{accepted[1]}"))
-        return True
-
-    def _inactive(self) -> bool:
-        return self._rejected("closed") if self._closed else False
-
-    def _failed(self, place: str, error: Exception) -> bool:
-        self.guard.caught(place, error)
-        return self._rejected("error")
-
-    def _rejected(self, reason: str) -> bool:
-        if self._journal is not None:
-            self._journal.reject(reason)
-            self._send_signal("event_rejected", reason=reason)
-        return False
-
-    def _declared_only(self, attributes: Mapping[str, object]) -> dict[str, object]:
-        known = {name: value for name, value in attributes.items() if name in self._declared}
-        if len(known) < len(attributes):
-            for name in attributes:
-                if name not in self._declared:
-                    self._note_undeclared(_clean.text(name, _clean.EVENT_LIMIT))
-        return known
-
-    def _note_undeclared(self, name: str) -> None:
-        if name not in self._undeclared:
-            if len(self._undeclared) >= 100:
-                name = "(others)"
-            else:
-                from logging import getLogger
-
-                getLogger("usagekit").warning(
-                    "dimension %r is dropped: it is not declared; use Recorder(dimensions=[%r])", name, name
-                )
-        self._undeclared.setdefault(name, _clean.Tally()).add()
-
-    def _send_signal(self, name: str, **values: object) -> None:
-        if context.receivers_of is None:
-            return
-        signal = context.receivers_of[name]
-        for receiver in signal.receivers_for(self) if signal.receivers else ():
-            try:
-                receiver(self, **values)
-            except Exception as error:  # noqa: BLE001  the app's own receiver may raise anything
-                self.guard.caught(f"receiver of {name}", error)
-
     def _on_delivery(self, sink: str, outcome: int | BaseException) -> None:
         if isinstance(outcome, int):
-            self._send_signal("batch_delivered", sink=sink, count=outcome)
+            self._intake.send("batch_delivered", sink=sink, count=outcome)
         else:
-            self._send_signal("delivery_failed", sink=sink, error=outcome)
+            self._intake.send("delivery_failed", sink=sink, error=outcome)
 
     # What asks and manages. These may block, and raise.
 
@@ -759,7 +415,7 @@ class Recorder:
             (events), `complete_from` (when purged: of `raw` events and `rollups`), `jobs` (when each last ran) and
             `bytes` (the file's) are the ledger's, the same in every worker.
         """
-        accepted, rejected = (0, {}) if self._journal is None else self._journal.counts()
+        accepted, rejected = self._intake.counts()
         status: dict[str, Any] = {
             "active": self.active,
             "offered": accepted + sum(rejected.values()),
@@ -767,7 +423,7 @@ class Recorder:
             "rejected": rejected,
             "errors": self.guard.counts(),
             "cleaned": {"non_finite": _clean.non_finite.value, "unreadable": _clean.unreadable.value},
-            "undeclared": {name: tally.value for name, tally in list(self._undeclared.items())},
+            "undeclared": self._intake.undeclared(),
         }
         if self._engine is not None:
             return status | self._engine.status()
@@ -814,7 +470,8 @@ class Recorder:
         """Import what was accepted, stop this process's threads and close the backends; later events are rejected."""
         if self._closed:
             return
-        self._closed = self._indirect = True
+        self._closed = True
+        self._intake.close()
         self.active = False
         if self._engine is not None:
             self._engine.close(CLOSE_SECONDS)
@@ -837,62 +494,10 @@ class Recorder:
         self.close()
 
 
-def _usage_of(cost_usd: object, **tokens: object) -> Usage:
-    """Give what the caller has the numbers of; no tokens at all are none that were reported."""
-    from usagekit.llm.usage import Usage
-
-    counts = {name: _clean.whole(value) for name, value in tokens.items()}
-    return Usage(cost_usd=cost_usd, **(counts if any(counts.values()) else {}))
-
-
-def _refuse_result(processed: object) -> None:
-    if hasattr(processed, "close"):
-        processed.close()  # a coroutine, or Python warns that it was never awaited
-    msg = f"a processor returned a {type(processed).__name__}; return a UsageEvent, or None to drop it"
-    raise TypeError(msg)
-
-
 def _prices_of(own: Mapping[str, object]) -> Prices:
     from usagekit.llm.prices import Prices
 
     return Prices(own)
-
-
-def _checked_dimensions(names: Iterable[str]) -> tuple[str, ...]:
-    given = listed("dimensions", names, "'project'")
-    for name in given:
-        if not isinstance(name, str) or not name.isidentifier():
-            refuse("dimensions=[...]", name, "is no name", "one of letters, digits and _: dimensions=['project']")
-    checked = tuple(dict.fromkeys(map(str, given)))
-    if not checked:
-        return ()
-    from usagekit.query import BUCKETS, DIMENSIONS, MEASURES
-
-    taken = {*DIMENSIONS, *BUCKETS, *MEASURES, *_OPTIONS}
-    for name in checked:
-        if name in taken or name.endswith("_tokens"):
-            msg = f"dimension {name!r} is one of usagekit's own names; choose another"
-            raise ConfigurationError(msg)
-    return checked
-
-
-def _switch(name: str, *, default: bool) -> bool:
-    value = os.environ.get(name, "").strip().lower()
-    if value in {"", "1", "true", "yes", "on"}:
-        return default if value == "" else True
-    if value in {"0", "false", "no", "off"}:
-        return False
-    msg = f"{name}={value!r} is neither on nor off; use 1 or 0"
-    raise ConfigurationError(msg)
-
-
-def _backends_from_environment() -> tuple[Any, ...]:
-    urls = [url.strip() for url in os.environ.get("USAGEKIT_BACKEND", "").split(",") if url.strip()]
-    if not urls:
-        return ()
-    from usagekit.backends import backend_from_url
-
-    return tuple(backend_from_url(url) for url in urls)
 
 
 _default: Recorder | None = None

@@ -109,7 +109,7 @@ def test_the_environments_token_is_not_printed(ledger: str) -> None:
         ({"USAGEKIT_ADMIN_TOKEN": ""}, "the admin token is empty"),
         ({"USAGEKIT_ADMIN_TOKEN": "secret"}, "has 6 characters"),
         ({"db": "missing.db"}, "it does not exist"),
-        ({"port": "99999"}, "cannot listen at 127.0.0.1, port 99999"),
+        ({"port": "99999"}, "'99999' is no port; use a number from 1 to 65535"),
     ],
 )
 def test_what_cannot_work_is_said_in_one_line(ledger: str, tmp_path: Path, more: dict[str, str], problem: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from usagekit._backfill import COMPARED, Drift, backfill_day, drift_of, source_name, yesterday
+from usagekit._environment import switch
 from usagekit.backends import backend_from_url
 from usagekit.backends.sqlite import SQLiteBackend
 from usagekit.cli import DONE, LEFT
@@ -16,7 +17,6 @@ from usagekit.cli.source import explained, ledger
 from usagekit.cli.table import Column, fitting, print_table
 from usagekit.cli.wording import counted, format_of, shown_key
 from usagekit.errors import ConfigurationError, QueryError
-from usagekit.recorder import _switch
 
 if TYPE_CHECKING:
     import argparse
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def backfill(arguments: argparse.Namespace) -> int:
     """Bring the days that were meant into the ledger."""
-    if not _switch("USAGEKIT_BATCH", default=True):
+    if not switch("USAGEKIT_BATCH", default=True):
         print("USAGEKIT_BATCH=0: nothing is brought in")
         return DONE
     path = ledger(arguments.db)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from time import time_ns
+
 from usagekit import _clean
+from usagekit.event import dollars, from_microseconds
 from usagekit.llm.prices import Prices
+from usagekit.llm.usage import Usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from usagekit.llm.usage import Usage
+    from typing import Any
+
     from usagekit.recorder import Recorder
 
-__all__ = ["cost_of", "public_prices"]
+__all__ = ["cost_of", "priced_fields", "public_prices"]
+
+_TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
 
 public_prices = Prices()
 """For recorders without prices of the app's own."""
@@ -52,3 +59,38 @@ def cost_of(  # noqa: PLR0917  half of what a stream's end costs is its argument
         except Exception as error:  # noqa: BLE001  a price that fails must not cost the tokens
             recorder.guard.caught("llm: price", error)
     return cost, source if cost is not None else "unpriced"
+
+
+def priced_fields(  # noqa: PLR0917  what `record_tokens` was told
+    recorder: Recorder,
+    provider: object,
+    model: object,
+    time: object,
+    status: object,
+    tokens: tuple[object, object, object, object, object],
+    cost_usd: object,
+) -> dict[str, Any]:
+    """Give the fields of an event that say what a call used, when, and what it costs.
+
+    Counts are brought to ones that can be, as those of responses are; no tokens at all are none that were reported.
+    """
+    counts = tuple(map(_clean.whole, tokens))
+    usage = Usage(cost_usd=cost_usd, **(dict(zip(_TOKENS, counts, strict=True)) if any(counts) else {}))
+    time_us = _clean.epoch_microseconds(time)
+    if time_us is None:
+        time_us = time_ns() // 1000
+    totals = usage.totals()
+    cost, source = cost_of(
+        recorder,
+        usage,
+        _clean.text(provider, _clean.MODEL_LIMIT),
+        _clean.text(model, _clean.MODEL_LIMIT),
+        time_us,
+        totals,
+        _clean.whole(status, _clean.STATUS_LIMIT),
+    )
+    return dict(zip(_TOKENS, totals, strict=True)) | {
+        "time": from_microseconds(time_us),
+        "cost_usd": None if cost is None else dollars(cost),
+        "cost_source": source,
+    }

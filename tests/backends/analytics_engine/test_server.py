@@ -207,7 +207,7 @@ def test_the_terminal_shows_tables_json_and_csv(ledger: Path, tmp_path: Path) ->
     [
         (["SELECT COUNT(*) FROM usagekit"], "COUNT() function must have 0 arguments: 1"),
         (["SELECT 1", "--dataset", "usage"], "names no file; give --dataset usage=layout.json"),
-        (["SELECT 1", "--dataset", "usage=none.json"], "No such file"),
+        (["SELECT 1", "--dataset", "usage=none.json"], "does not exist"),
         (["SELECT 1", "--dataset", "usage=bad.json"], "--dataset 'usage=bad.json': the layout is not JSON"),
         (["SELECT 1", "--dataset", "usage=undeclared.json"], "names 'pan', which no event has"),
     ],

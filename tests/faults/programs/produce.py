@@ -49,7 +49,7 @@ def track(recorder: Recorder, first: int, acknowledged: int) -> None:
 
 async def serve(recorder: Recorder, first: int, acknowledged: int) -> None:
     """Serve requests, for ever."""
-    journal = recorder._journal
+    journal = recorder._intake.journal
     assert journal is not None
     app = UsageMiddleware(answer, recorder=recorder, identify=lambda request: request.headers["x-number"])
     for number in count(first):
