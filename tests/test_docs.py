@@ -461,7 +461,7 @@ def test_the_environment_table_is_that_of_the_source(page: Path) -> None:
         name
         for source in (ROOT / "src/usagekit").rglob("*.py")
         for name in re.findall(
-            r"(?:environ(?:\.get\(|\[)|_switch\()\"(USAGEKIT_\w+)", source.read_text(encoding="utf-8")
+            r"(?:environ(?:\.get\(|\[)|\bswitch\()\"(USAGEKIT_\w+)", source.read_text(encoding="utf-8")
         )
     }
 
