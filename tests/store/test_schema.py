@@ -33,6 +33,7 @@ LOCAL = """\
 
 _BACK_TO_4 = """
 DELETE FROM counters WHERE name IN ('batch_seq', 'batch_families', 'remade_from_us');
+DROP TABLE latency_days;
 DROP TABLE org_hours;
 CREATE TABLE org_hours (
     hour INTEGER NOT NULL, org INTEGER NOT NULL, events ANY NOT NULL, failed ANY NOT NULL, input ANY NOT NULL,

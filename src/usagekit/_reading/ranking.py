@@ -1,7 +1,7 @@
 """Users, when there are many: the first few of them, and how many there are.
 
-Whole weeks are a quick way to bound what a user can have within a range, and to see that most were there at all.
-Only those at the top, and those who were not seen within, need a look at the range's edges.
+Whole weeks, or days, are a quick way to bound what a user can have within a range, and to see that most were there at
+all. Only those at the top, and those who were not seen within, need a look at the range's edges.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _MARGIN = 2  # how many times the limit is looked at first
 def top_users(reading: Reading, columns: Sequence[str], rank: Sequence[str], limit: int) -> tuple[Sums, int] | None:
     """Give the sums of at least those users who have the `limit` largest of `rank`, and how many users there are.
 
-    The unknown user is one, too. None where weeks do not help; then all have to be looked at.
+    The unknown user is one, too. None where such bounds do not help; then all have to be looked at.
     """
-    bounds = reading.user_weeks(rank)
+    bounds = reading.user_bounds(rank)
     if bounds is None or len(bounds) <= _MARGIN * limit:
         return None
     best = sorted(bounds, key=lambda user: bounds[user][0], reverse=True)
@@ -37,8 +37,8 @@ def top_users(reading: Reading, columns: Sequence[str], rank: Sequence[str], lim
 
 
 def users_present(reading: Reading) -> set[int] | None:
-    """Give the ids of all users with events, the unknown one included; None where weeks do not help."""
-    bounds = reading.user_weeks(())
+    """Give the ids of all users with events, the unknown one included; None where such bounds do not help."""
+    bounds = reading.user_bounds(())
     return None if bounds is None else _present(reading, bounds)
 
 

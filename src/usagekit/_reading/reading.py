@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import operator
+import re
 from collections.abc import Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import pairwise
@@ -14,6 +15,7 @@ from usagekit._reading.sources import (
     NO_EXTRAS,
     RAW_DURATIONS,
     RAW_EXTREMES,
+    RAW_JOINS,
     RAW_KEYS,
     RAW_PIECES,
     RAW_TAIL,
@@ -30,12 +32,11 @@ from usagekit._store.exact import SAFE_BOUND
 from usagekit._store.tiers import (
     DAY_US,
     FAMILY_OF,
+    HISTOGRAMS,
     HOUR_US,
-    LATENCY_HOURS,
     MEMBER_DAYS,
     MEMBER_WEEKS,
     ORG_HOURS,
-    WEEK_ORIGIN_US,
     WEEK_US,
     Tier,
 )
@@ -269,38 +270,53 @@ class Reading:
         finally:
             self._allowed = before
 
-    def user_weeks(self, columns: Sequence[str]) -> dict[int, tuple[int, bool]] | None:
+    def user_bounds(self, columns: Sequence[str]) -> dict[int, tuple[int, bool]] | None:
         """Give for each user an upper bound of the sum of `columns`, and whether events are known to be in the range.
 
-        From whole weeks alone, and what the rollups do not hold yet. None where that is no quick way.
+        From whole weeks, or days, that the range touches, and what the rollups do not hold yet. None where that is no
+        quick way.
         """
         state = self._state
-        dimensions = {"user", *self._allowed}
         if self._few or state.exact or state.usable_us < _EVER_US or len(self._rolled) != 1:
             return None
-        if chain_for(dimensions, self._own, ("events", *columns))[:1] != (MEMBER_WEEKS,):
-            return None
+        chain = chain_for({"user", *self._allowed}, self._own, ("events", *columns))
         section = stretched(sections((), "UTC", self._rolled), state.first_us, state.last_us)[0]
-        first, last = (us - WEEK_ORIGIN_US for us in section[:2])
-        outer = Piece(MEMBER_WEEKS, first // WEEK_US, -(-last // WEEK_US), 1, (-(-first // WEEK_US), last // WEEK_US))
-        if outer.buckets[0] >= outer.buckets[1]:
+        for tier in chain:
+            if tier in {MEMBER_WEEKS, MEMBER_DAYS}:
+                bounds = self._bounds_by(tier, section, columns)
+                if bounds is not None:
+                    return self._with_tail(bounds, columns)
+        return None
+
+    def _bounds_by(self, tier: Tier, section: Section, columns: Sequence[str]) -> dict[int, tuple[int, bool]] | None:
+        """Give the bounds by whole cells of a tier; None where no week lies within the range."""
+        start, end = (us - tier.origin_us for us in section[:2])
+        inner = -(-start // tier.cell_us), end // tier.cell_us
+        if tier is MEMBER_WEEKS and inner[0] >= inner[1]:
             return None
+        outer = Piece(tier, start // tier.cell_us, -(-end // tier.cell_us), 1, inner)
         self._load([outer])
         self._note(outer)
-        self._frontier = state.frontier_of((MEMBER_WEEKS,))
+        self._frontier = self._state.frontier_of((tier,))
         values: dict[str, Any] = {}
-        where = [self._filter(key, name, values) for name, key in self._tier_filters(MEMBER_WEEKS, values)]
+        where = [self._filter(key, name, values) for name, key in self._tier_filters(tier, values)]
         summed = " + ".join(f"t.{name}" for name in columns) or "t.events"
+        is_seen = f"t.{tier.clock} >= w.k0 AND t.{tier.clock} < w.k1"
+        if tier is MEMBER_DAYS:
+            # A day that the range only touches tells by its latest event.
+            last = f"t.last + t.day * {DAY_US}"
+            is_seen = f"({is_seen}) OR ({last} >= :since AND {last} < :until)"
+            values |= {"since": start, "until": end}
         rows = self._connection.execute(
-            f"SELECT d.user, sum({summed}), max(t.week >= w.k0 AND t.week < w.k1) {SOURCES[MEMBER_WEEKS].rows}"
+            f"SELECT d.user, sum({summed}), max(ifnull({is_seen}, 0)) {self._joined(tier, ())}"
             f" WHERE {' AND '.join(['1', *where])} GROUP BY d.id",
             values,
         )
         found: dict[int, tuple[int, bool]] = {}
-        for user, bound, is_seen in rows:
+        for user, bound, seen in rows:
             known = found.get(user, (0, False))
-            found[user] = known[0] + bound, known[1] or bool(is_seen)
-        return self._with_tail(found, columns)
+            found[user] = known[0] + bound, known[1] or bool(seen)
+        return found
 
     def tells_last(self, by: tuple[str, ...]) -> bool:
         """Whether `lasts` knows a way."""
@@ -450,26 +466,47 @@ class Reading:
         return list(_with_integers(self._raw_rows(rows, condition, by, [*exact, *largest]), len(by)))
 
     def _raw_rows(
-        self, rows: str, condition: str, by: Iterable[str], columns: Sequence[str], first: int = 0
+        self, rows: str, condition: str, by: Sequence[str], columns: Sequence[str], first: int = 0
     ) -> list[tuple[Any, ...]]:
-        """Give the groups of raw rows; the `first` columns are grouped by, too."""
+        """Give the groups of raw rows; the `first` columns are grouped by, too. A key may come several times."""
         values: dict[str, Any] = {"frontier": self._frontier}
         buckets = [name for name in by if name in BUCKETS]
         # What is taken away from a section lies outside of its buckets.
+        names = tuple(by)
         keys = [
             f"coalesce(w.k{buckets.index(name)}, {self._raw_bucket(name)})"
             if name in BUCKETS
+            # A number is grouped by faster than texts are; several shapes may have the same.
+            else "e.shape"
+            if name in SHAPE_KEYS
             else self._raw_key(name, values)
-            for name in by
+            for name in names
         ]
         where = [*self._early_filters(values)]
         where += [self._filter(self._raw_key(name, values), name, values) for name in self._allowed]
         grouped = [str(n + 1) for n in range(len(keys) + first)]
-        sql = (
-            f"SELECT {', '.join([*keys, *columns])} {rows} {self._extra.join}"
-            f" WHERE {' AND '.join([condition, *where])}{' GROUP BY ' * bool(grouped)}{', '.join(grouped)}"
-        )
-        return self._connection.execute(sql, values).fetchall()
+        wanted = f"{', '.join([*keys, *columns])}"
+        filtered = f"{self._extra.join} WHERE {' AND '.join([condition, *where])}"
+        joins = [join for prefix, join in RAW_JOINS.items() if re.search(rf"\b{prefix[0]}\.", wanted + filtered)]
+        group = f" GROUP BY {', '.join(grouped)}" if grouped else ""
+        sql = f"SELECT {wanted} {rows} {''.join(joins)}{filtered}{group}"
+        found = self._connection.execute(sql, values).fetchall()
+        return self._with_shapes(names, found) if "e.shape" in keys else found
+
+    def _with_shapes(self, by: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """Put what the question asks for in the place of shapes; keys may come several times then."""
+        places = [place for place, name in enumerate(by) if name in SHAPE_KEYS]
+        used = json.dumps(list({row[places[0]] for row in rows}))
+        expressions = ", ".join(SHAPE_KEYS[by[place]] for place in places)
+        sql = f"SELECT s.id, {expressions} FROM shapes s WHERE s.id IN (SELECT value FROM json_each(?))"
+        values = {number: texts for number, *texts in self._connection.execute(sql, (used,))}
+        named = []
+        for row in rows:
+            changed = list(row)
+            for place, text in zip(places, values[row[places[0]]], strict=True):
+                changed[place] = text
+            named.append(tuple(changed))
+        return named
 
     def _early_filters(self, values: dict[str, Any]) -> Iterable[str]:
         """Give conditions on a row's own columns, so that most rows need no look into the dictionaries."""
@@ -517,7 +554,9 @@ class Reading:
     def weights(self, by: tuple[str, ...], which: str) -> Weights:
         """Give for each key of `by` the weight of each log-bucket of `"latency"` or `"first_token"`."""
         dimensions = {name for name in (*by, *self._allowed) if name not in BUCKETS}
-        chain = () if self._few or dimensions else (LATENCY_HOURS,)
+        chain: tuple[Tier, ...] = () if self._few or dimensions else HISTOGRAMS
+        if self._state.remade_from_us > self._earliest():
+            chain = chain[1:]
         groups: Weights = {}
         planned = self._planned(chain, by, subtract=False)
         self._frontier = self._state.frontier_of(chain)
@@ -529,8 +568,8 @@ class Reading:
                 self._add_raw_weights(groups, RAW_PIECES, "1", by, which)
                 continue
             keys = "".join(f"w.k{n}, " for n in range(len(by)))
-            sql = f"SELECT {keys}t.{which} FROM temp.pieces w CROSS JOIN latency_hours t ON t.hour >= w.lo"
-            for *key, blob in self._connection.execute(f"{sql} AND t.hour < w.hi"):
+            sql = f"SELECT {keys}t.{which} FROM temp.pieces w CROSS JOIN {tier.name} t ON t.{tier.clock} >= w.lo"
+            for *key, blob in self._connection.execute(f"{sql} AND t.{tier.clock} < w.hi"):
                 histograms.add_packed(groups.setdefault(tuple(key), {}), (blob,))
         if self._state.last_seq > self._frontier:
             self._load_tail()
@@ -632,9 +671,11 @@ def _adder(groups: Sums, keys: int, sums: int) -> Callable[[Iterable[tuple[Any, 
             known = groups.get(key)
             if known is None:
                 groups[key] = values
-                continue
-            added = list(map(operator.add, known[:sums], values[:sums]))
-            groups[key] = (*added, *map(_larger, known[sums:], values[sums:]))
+            elif len(values) == sums:
+                groups[key] = tuple(map(operator.add, known, values))
+            else:
+                added = map(operator.add, known[:sums], values[:sums])
+                groups[key] = (*added, *map(_larger, known[sums:], values[sums:]))
 
     return add
 

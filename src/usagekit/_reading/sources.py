@@ -49,8 +49,6 @@ CROSS JOIN spans i ON i.last_us >= w.lo AND i.first_us < w.hi
 CROSS JOIN blocks b ON b.block BETWEEN i.span << {SPAN_SHIFT} AND ((i.span + 1) << {SPAN_SHIFT}) - 1
     AND b.last_us >= w.lo AND b.first_us < w.hi
 CROSS JOIN events e ON {_EVENTS_OF_BLOCK} AND {RAW_TIME} >= w.lo AND {RAW_TIME} < w.hi AND +e.seq <= :frontier
-CROSS JOIN shapes s ON s.id = e.shape
-CROSS JOIN subjects p ON p.id = e.subject
 """
 
 # And those that the rollups have not reached.
@@ -58,10 +56,14 @@ RAW_TAIL = f"""
 FROM blocks b
 CROSS JOIN temp.pieces w ON b.last_us >= w.lo AND b.first_us < w.hi
 CROSS JOIN events e ON {_EVENTS_OF_BLOCK} AND {RAW_TIME} >= w.lo AND {RAW_TIME} < w.hi AND +e.seq > :frontier
-CROSS JOIN shapes s ON s.id = e.shape
-CROSS JOIN subjects p ON p.id = e.subject
 """
 TAIL_BLOCKS = f"b.block >= :frontier >> {BLOCK_SHIFT}"
+
+RAW_JOINS = {
+    "s.": "CROSS JOIN shapes s ON s.id = e.shape\n",
+    "p.": "CROSS JOIN subjects p ON p.id = e.subject\n",
+}
+"""What raw rows are joined with where an expression has this prefix."""
 
 EXTRAS = "CROSS JOIN extras x ON x.id = p.extra\n"
 

@@ -18,7 +18,8 @@ from usagekit._store.tiers import (
     DAY_ORGS,
     EXTREMES,
     FAMILIES,
-    LATENCY_HOURS,
+    HISTOGRAMS,
+    HOUR_US,
     MEMBER_DAYS,
     MEMBER_WEEKS,
     ORG_DAYS,
@@ -166,8 +167,8 @@ class Fold:
     def add_to(self, family: int) -> None:
         """Add the batch to the tiers of one of `FAMILIES`, in the caller's transaction."""
         for tier in FAMILIES[family]:
-            if tier is LATENCY_HOURS:
-                self._add_latencies()
+            if tier in HISTOGRAMS:
+                self._add_latencies(tier)
             else:
                 self._connection.execute(_upsert(tier, exact=self._exact))
 
@@ -312,21 +313,24 @@ class Fold:
             counted[key] = counted.get(key, 0) + weight
         return counted
 
-    def _add_latencies(self) -> None:
-        hours: dict[int, tuple[dict[int, int], dict[int, int]]] = {}
+    def _add_latencies(self, tier: Tier) -> None:
+        cells: dict[int, tuple[dict[int, int], dict[int, int]]] = {}
         execute = self._connection.execute
+        hours = tier.cell_us // HOUR_US
         for place, weights in enumerate(self._counted):
             for (hour, bucket), weight in weights.items():
-                hours.setdefault(hour, ({}, {}))[place][bucket] = weight
-        largest = dict(execute("SELECT quarter / 4, max(latency_max) FROM temp.part_quarters GROUP BY 1"))
-        for hour, both in hours.items():
-            row = execute("SELECT latency, first_token, latency_max FROM latency_hours WHERE hour = ?", (hour,))
+                added = cells.setdefault(hour // hours, ({}, {}))[place]
+                added[bucket] = added.get(bucket, 0) + weight
+        clock, name = tier.clock, tier.name
+        largest = dict(execute(f"SELECT quarter / {4 * hours}, max(latency_max) FROM temp.part_quarters GROUP BY 1"))
+        for cell, both in cells.items():
+            row = execute(f"SELECT latency, first_token, latency_max FROM {name} WHERE {clock} = ?", (cell,))
             found = row.fetchone() or (b"", b"", None)
             for added, blob in zip(both, found, strict=False):
                 histograms.add_packed(added, [blob])
-            known = [value for value in (largest[hour], found[2]) if value is not None]
-            values = (hour, histograms.packed(both[0]), histograms.packed(both[1]), max(known, default=None))
-            execute("INSERT OR REPLACE INTO latency_hours VALUES (?,?,?,?)", values)
+            known = [value for value in (largest[cell], found[2]) if value is not None]
+            values = (cell, histograms.packed(both[0]), histograms.packed(both[1]), max(known, default=None))
+            execute(f"INSERT OR REPLACE INTO {name} VALUES (?,?,?,?)", values)
 
 
 def _summed(column: str, kind: _Kind, found: _Measured) -> str:

@@ -6,6 +6,8 @@ numbers, the lowest seven bits first, the eighth bit set where more follow. A fu
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,6 +37,10 @@ def add_packed(weights: dict[int, int], blobs: Iterable[bytes]) -> None:
     """Count what `blobs` hold into `weights`."""
     get = weights.get
     for blob in blobs:
+        if blob.isascii():  # every number takes one byte
+            for bucket, weight in zip(accumulate(blob[::2]), blob[1::2], strict=True):
+                weights[bucket] = get(bucket, 0) + weight
+            continue
         bucket = number = shift = 0
         is_weight = False
         for byte in blob:

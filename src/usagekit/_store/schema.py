@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from usagekit._store.file_systems import check_file_system
 from usagekit._store.forks import Connection
-from usagekit._store.tiers import LATENCY_HOURS, ORG_HOURS, TIERS, WEEK_ORIGIN_US, WEEK_US
+from usagekit._store.tiers import LATENCY_DAYS, ORG_HOURS, TIERS, WEEK_ORIGIN_US, WEEK_US
 from usagekit.errors import StorageError
 
 if TYPE_CHECKING:
@@ -128,13 +128,6 @@ CREATE TABLE types (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, event TEXT NOT N
 CREATE TABLE members (id INTEGER PRIMARY KEY, user INTEGER NOT NULL, org INTEGER NOT NULL, UNIQUE (user, org)) STRICT;
 CREATE TABLE attribute_sets (id INTEGER PRIMARY KEY, attributes TEXT NOT NULL UNIQUE) STRICT;
 
--- Latencies and times to the first byte of each hour: see `histograms` for what the blobs hold.
-CREATE TABLE latency_hours (
-    hour INTEGER PRIMARY KEY,
-    latency BLOB NOT NULL, first_token BLOB NOT NULL,
-    latency_max INTEGER
-) STRICT;
-
 -- Smallest and largest time of every 64 blocks: ranges of time are found here first.
 CREATE TABLE spans (span INTEGER PRIMARY KEY, first_us INTEGER NOT NULL, last_us INTEGER NOT NULL) STRICT;
 
@@ -189,15 +182,16 @@ CREATE TABLE backfill (
 
 _FAMILIES = """
 -- batch_seq: the end of a batch that only some families of rollups hold. batch_families: how many do; 0 = none.
--- remade_from_us: of what is older org_hours has nothing, and member_days no latest events, since it was purged before
--- they were there.
+-- remade_from_us: of what is older org_hours and latency_days have nothing, and member_days no latest events, since it
+-- was purged before they were there.
 INSERT INTO counters VALUES ('batch_seq', 0), ('batch_families', 0), ('remade_from_us', 0);
 DROP TABLE org_hours;
+DROP TABLE IF EXISTS latency_days;
 """
 
 
 def _add_families(db: Database) -> None:
-    for statement in (*_statements(_FAMILIES), ORG_HOURS.ddl()):
+    for statement in (*_statements(_FAMILIES), ORG_HOURS.ddl(), LATENCY_DAYS.ddl()):
         db.execute(statement)
     if "last" not in db["member_days"].columns_dict:
         db.execute("ALTER TABLE member_days ADD COLUMN last INTEGER")
@@ -233,7 +227,7 @@ def _migrations() -> Migrations:
 
     @migrations()
     def m002_rollups(db: Database) -> None:
-        for statement in (*_statements(_ROLLUPS), *(tier.ddl() for tier in TIERS if tier is not LATENCY_HOURS)):
+        for statement in (*_statements(_ROLLUPS), *(tier.ddl() for tier in TIERS)):
             db.execute(statement)
 
     @migrations()

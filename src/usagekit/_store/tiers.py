@@ -66,6 +66,9 @@ class Tier(NamedTuple):
 
     def ddl(self) -> str:
         """Give the statement that creates it."""
+        if self in HISTOGRAMS:
+            columns = "latency BLOB NOT NULL, first_token BLOB NOT NULL, latency_max INTEGER"
+            return f"CREATE TABLE {self.name} ({self.clock} INTEGER PRIMARY KEY, {columns}) STRICT"
         numbers = "".join(f", {name} ANY NOT NULL" for name in self.columns)
         extremes = "".join(f", {name} INTEGER" for name in self.extremes)
         keys = ", ".join(f"{name} INTEGER NOT NULL" for name in self.order)
@@ -97,15 +100,17 @@ DAY_ORGS = _tier("day_orgs", "day", DAY_US, ("day", "org"), CORE)
 ORG_HOURS = _tier("org_hours", "hour", HOUR_US, ("hour", "org", "type"), BILLED)
 ATTRIBUTE_DAYS = _tier("attribute_days", "day", DAY_US, ("day", "attributes", "type"), WIDE, extremes=EXTREMES)
 
+LATENCY_DAYS = _tier("latency_days", "day", DAY_US, ("day",), ())
 LATENCY_HOURS = _tier("latency_hours", "hour", HOUR_US, ("hour",), ())
-"""Of another kind: histograms."""
+HISTOGRAMS = (LATENCY_DAYS, LATENCY_HOURS)
+"""Of another kind; see `histograms` for what the blobs hold."""
 
 FAMILIES = (
     (QUARTERS, ATTRIBUTE_DAYS),
     (SHAPE_DAYS,),
     (ORG_DAYS, DAY_ORGS, ORG_HOURS),
     (MEMBER_DAYS, MEMBER_WEEKS),
-    (LATENCY_HOURS,),
+    HISTOGRAMS,
 )
 """Tiers that are brought up to date together: those that one answer is put together from."""
 

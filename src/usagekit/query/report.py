@@ -244,7 +244,9 @@ def _order(query: UsageQuery, keys: Sequence[tuple[Any, ...]], columns: Mapping[
         ranks = [[_rank(n, v) for n, v in zip(query.by, key, strict=True)] for key in keys]
         order.sort(key=ranks.__getitem__)
     else:
-        order.sort(key=keys.__getitem__)
+        # Column by column is several times faster than by whole keys: plain texts and numbers are compared quickly.
+        for place in reversed(range(len(query.by))):
+            order.sort(key=[key[place] for key in keys].__getitem__)
     if query.order_by is not None:
         name, descending = query.order_by
         return _sorted(order, _order_values(query, name, keys, columns), descending=descending)
