@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import sqlite3
 from collections import Counter
+from contextlib import ExitStack
 from itertools import pairwise
 from threading import Event, Lock
 from time import monotonic
@@ -13,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from tests.support.processes import running, said_by
-from tests.support.stores import eventually, query, stored_events
+from tests.support.stores import eventually, locked, query, stored_events
 from usagekit import Recorder, UsageEvent
 from usagekit._store import delivery as deliveries
 from usagekit._store import engine as engines
+from usagekit._store import schema
 from usagekit._store.delivery import Backoff, Delivery
 from usagekit.backends.memory import MemoryBackend
 from usagekit.backends.sqlite import SQLiteBackend
@@ -316,6 +319,30 @@ def test_one_process_at_a_time_sends(tmp_path: Path) -> None:
     numbers = [number for batch in batches for number in batch["numbers"]]
     assert Counter(numbers) == Counter(map(int, output.split()))
     assert len(numbers) == 1200
+
+
+def test_what_a_sink_took_is_not_sent_again_as_the_ledger_was_busy(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step fails, and the next one notes what was delivered."""
+    monkeypatch.setattr(schema, "BUSY_SECONDS", 0.01)
+    filled(path, 60)
+    sink = Remote()
+    delivery = Delivery(str(path), "remote", sink)
+    with ExitStack() as busy:
+
+        def fault(_: Remote, __: Sequence[UsageEvent]) -> None:
+            busy.enter_context(locked(path))
+
+        sink.fault = fault
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            delivery.step()
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            delivery.step()
+    sink.fault = None
+
+    assert [delivery.step() for _ in range(3)] == [50, 10, 0]
+
+    assert sink.numbers() == list(range(60))
+    assert query(path, "SELECT delivered FROM sinks") == [(60,)]
 
 
 def test_two_recorders_of_one_process_do_not_both_send(path: Path) -> None:

@@ -106,12 +106,17 @@ class Delivery:
         self._sink = sink
         self._spool_of = spool_of
         self._path = path
+        self._unsettled: tuple[_Batch, list[UsageEvent], Rejected | None] | None = None  # taken, and not yet noted
 
     def step(self) -> int:
         """Send one batch, or the first part of it that is not rejected; returns how many events were settled.
 
-        0 = none are waiting. Raises what the sink raised, or `sqlite3.Error`: the next step sends the same again.
+        0 = none are waiting. Raises what the sink raised: the next step sends the same again. Or `sqlite3.Error`: the
+        next step goes on where this one was, and sends nothing again that the sink has taken.
         """
+        if self._unsettled is not None:
+            # The ledger could not be written after the sink had taken it: a busy ledger must send nothing twice.
+            return self._settled(*self._unsettled)
         while True:
             # No connection is open while the sink takes its time: a fork would have to wait for it.
             with closing(connect(self._path)) as connection:
@@ -129,9 +134,15 @@ class Delivery:
                         self._split(connection, batch, [seq for seq, _ in events])
                     continue
                 dead = verdict
-            with closing(connect(self._path)) as connection:
-                self._settle(connection, batch, [event for _, event in events], dead)
-            return batch.end - batch.after
+            return self._settled(batch, [event for _, event in events], dead)
+
+    def _settled(self, batch: _Batch, events: list[UsageEvent], dead: Rejected | None) -> int:
+        """Note that a batch is done with; where that fails, the next step begins with it."""
+        self._unsettled = batch, events, dead
+        with closing(connect(self._path)) as connection:
+            self._settle(connection, batch, events, dead)
+        self._unsettled = None
+        return batch.end - batch.after
 
     def _frozen_batch(self, connection: sqlite3.Connection) -> _Batch | None:
         execute = connection.execute

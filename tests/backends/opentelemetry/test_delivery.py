@@ -132,7 +132,7 @@ def test_a_ledger_that_is_kept_busy_leaves_the_sink_alone(
         assert arrived.wait(10)
         with locked(path):
             held.set()
-            assert eventually(lambda: len(collector.batches) > len(set(map(tuple, collector.batches)))), "sent again"
+            assert eventually(lambda: collector.batches)  # and it cannot be noted yet
             record(recorder, range(400, 1000))
         assert recorder.flush(30)
         assert eventually(lambda: caught_up(recorder), 30)
@@ -142,7 +142,7 @@ def test_a_ledger_that_is_kept_busy_leaves_the_sink_alone(
     assert (status["accepted"], status["rejected"], answered) == (1000, {}, {"events": 1000})
     assert status["sinks"] == {"opentelemetry": {"delivered": 1000, "lag": 0, "dead_letters": 0}}
     assert sum(collector.sums("usagekit/usagekit.events").values()) == 1000
-    assert sum(map(len, set(map(tuple, collector.batches)))) == 1000
+    assert sum(map(len, collector.batches)) == 1000
 
 
 def test_a_retry_counts_once_in_metrics_and_again_in_records(collector: Collector) -> None:
