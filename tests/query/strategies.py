@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
@@ -107,6 +108,7 @@ def events() -> st.SearchStrategy[UsageEvent]:
     return st.fixed_dictionaries({"time": _FIELDS["time"]}, optional=optional).map(lambda values: UsageEvent(**values))
 
 
+@cache
 def _ranges() -> st.SearchStrategy[dict[str, Any]]:
     instants = st.one_of(times(), st.dates(date(2010, 1, 1), date(2027, 12, 31)).map(date.isoformat))
     return st.one_of(
@@ -123,6 +125,7 @@ def _ranges() -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
+@cache
 def _filters() -> st.SearchStrategy[dict[str, Any]]:
     names = ("kind", "event", "user", "org", "status", "route", "provider", "model", "cost_source", "aborted")
     plain = {name: _FIELDS[name] for name in names} | dict.fromkeys(DECLARED, st.sampled_from(("", "alpha", "beta")))
@@ -132,29 +135,31 @@ def _filters() -> st.SearchStrategy[dict[str, Any]]:
         "week": st.sampled_from(("2026-W13", "2026-W43", "2026-W44", "2010-W44")),
         "month": st.sampled_from(("1972-01", "2011-12", "2026-04", "2026-10", "2026-11")),
     }
-    return st.fixed_dictionaries(
-        {}, optional={name: values | st.lists(values, max_size=3) for name, values in plain.items()}
-    ).filter(lambda chosen: len(chosen) <= 3)
+    one_or_some = {name: values | st.lists(values, max_size=3) for name, values in plain.items()}
+    chosen = st.lists(st.sampled_from(sorted(plain)), max_size=3, unique=True)
+    return chosen.flatmap(lambda names: st.fixed_dictionaries({name: one_or_some[name] for name in names}))
 
 
-@st.composite
-def options(draw: st.DrawFn) -> dict[str, Any]:
+@cache
+def options() -> st.SearchStrategy[dict[str, Any]]:
     """What `UsageQuery.build` takes, `dimensions` and `now` included."""
-    by = draw(st.lists(st.sampled_from((*DIMENSIONS, *BUCKETS, *DECLARED)), max_size=3, unique=True))
-    measures = draw(st.none() | st.lists(st.sampled_from(MEASURES), unique=True, max_size=5))
-    order = draw(
-        st.none() | st.builds("".join, st.tuples(st.sampled_from(("", "-")), st.sampled_from((*MEASURES, *by))))
+    by = st.lists(st.sampled_from((*DIMENSIONS, *BUCKETS, *DECLARED)), max_size=3, unique=True)
+    plain = st.fixed_dictionaries(
+        {
+            "measures": st.none() | st.lists(st.sampled_from(MEASURES), unique=True, max_size=5),
+            "tz": zones(),
+            "where": st.none() | st.just({}) | _filters(),
+            "limit": st.none() | st.integers(1, 5),
+            "dimensions": st.just(DECLARED),
+            "now": st.just(NOW),
+        }
     )
-    return {
-        "by": by,
-        "measures": measures,
-        "order": order,
-        "tz": draw(zones()),
-        "where": draw(st.none() | st.just({}) | _filters()),
-        "limit": draw(st.none() | st.integers(1, 5)),
-        "dimensions": DECLARED,
-        "now": NOW,
-    } | draw(_ranges())
+    return st.builds(lambda shown, others, span: shown | others | span, by.flatmap(_ordered), plain, _ranges())
+
+
+def _ordered(by: list[str]) -> st.SearchStrategy[dict[str, Any]]:
+    order = st.tuples(st.sampled_from(("", "-")), st.sampled_from((*MEASURES, *by))).map("".join)
+    return st.fixed_dictionaries({"by": st.just(by), "order": st.none() | order})
 
 
 def queries() -> st.SearchStrategy[UsageQuery]:
