@@ -347,7 +347,7 @@ def test_many_users_leave_no_copies(path: Path) -> None:
         users: list[str] = []
         worst = ""
         while not worst:
-            fresh = [os.urandom(8).hex() for _ in range(5000)]
+            fresh = [f"<{os.urandom(8).hex()}>" for _ in range(5000)]
             with closing(connect(str(path))) as connection:
                 for start in range(0, len(fresh), 250):
                     values = ",".join(f"('{user}')" for user in fresh[start : start + 250])
@@ -364,8 +364,11 @@ def test_many_users_leave_no_copies(path: Path) -> None:
 
 
 def copies_of(path: Path) -> dict[str, int]:
-    """Count how often each random id is in the ledger: once in the table and once in its index, or more."""
-    found = subprocess.run(["grep", "-oaE", "[0-9a-f]{16}", path], check=True, capture_output=True, text=True)
+    """Count how often each random id is in the ledger: once in the table and once in its index, or more.
+
+    An id begins and ends with what is no digit: the end of one and the remains of another can lie side by side.
+    """
+    found = subprocess.run(["grep", "-oaE", "<[0-9a-f]{16}>", path], check=True, capture_output=True, text=True)
     return dict(Counter(found.stdout.split()))
 
 
