@@ -8,12 +8,13 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import random
 import signal
 import sys
 from contextlib import closing
 from itertools import count
 from pathlib import Path
-from threading import Barrier, Event, Thread
+from threading import Barrier, Event, Semaphore, Thread
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
@@ -78,21 +79,28 @@ def after_the_first_event(path: Path, times: int = 200) -> None:
 
 
 def while_others_record(path: Path, times: int = 50) -> None:
-    """Fork at moments when other threads record and import; children record with threads of their own."""
+    """Fork at moments when other threads record and import; children record with threads of their own.
+
+    For each child the others record so much that they are at it when it is born, and no more: it imports all of it.
+    """
     recorder = Recorder(SQLiteBackend(path))
     numbers = count(1)
+    due = Semaphore(0)
     enough = Event()
 
     def record_on() -> None:
-        while not enough.is_set():
+        while due.acquire() and not enough.is_set():
             accept(recorder, next(numbers))
 
     threads = [Thread(target=record_on, daemon=True) for _ in range(3)]
     for thread in threads:
         thread.start()
     for child in range(1, times + 1):
+        due.release(500)
+        sleep(random.uniform(0, 0.004))  # any moment
         ended_well(forked(lambda child=child: _record_at_once(recorder, child)))  # type: ignore[misc]
     enough.set()
+    due.release(len(threads))
     for thread in threads:
         thread.join()
     recorder.close()
