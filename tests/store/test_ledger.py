@@ -274,6 +274,7 @@ def _with(place: int, value: object) -> list[list[Any]]:
 @example(_with(3, "u\to\t" + "[" * 100_000))
 @example(_with(4, 2**63 - 1))
 @example(_with(5, -(2**63)))
+@example(_with(12, None))
 @example(_with(12, "z" * 32))
 @example(_with(12, "٣" * 32))
 @example(_with(12, "0" * 31))

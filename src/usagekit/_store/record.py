@@ -251,7 +251,7 @@ def decode(payloads: list[bytes]) -> tuple[list[list[object]], int]:
 def is_sound(record: list[object]) -> bool:
     """Check everything about a record that passed its CRC: false only for what usagekit did not write."""
     number, time_us, shape, subject, latency, tail, *measures = record
-    key = measures.pop() if len(record) == KEYED else None
+    keys = [measures.pop()] if len(record) == KEYED else []
     cost = measures.pop(2) if len(record) >= LONG else None
     return (
         all(_in_range(value) for value in (number, time_us, *measures))
@@ -261,7 +261,7 @@ def is_sound(record: list[object]) -> bool:
         and _is_shape(str(shape).split(SEPARATOR))
         and _is_text(subject)
         and _is_subject(str(subject).split(SEPARATOR))
-        and (key is None or (isinstance(key, str) and len(key) == 32 and set(key) <= _HEX_DIGITS))
+        and all(isinstance(key, str) and len(key) == 32 and set(key) <= _HEX_DIGITS for key in keys)
     )
 
 
