@@ -15,9 +15,17 @@ WORKERD := $(WORKER)/node_modules/.stamp
 SDKS := .venv-sdks
 LITELLM := .venv-litellm
 PEERS := .venv-bench
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+UV := .venv-uv/bin/uv
+PIP := -m pip --disable-pip-version-check
+# Three on two cores: a third of the time tests wait for disks, clocks and other processes.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup
 
-test: lint types unit
+# Without compiled files each process that a test starts compiles usagekit again.
+unexport PYTHONDONTWRITEBYTECODE
+
+# mypy keeps one core busy, and the tests leave some of theirs.
+test: lint
+	@$(MAKE) --no-print-directory -j 2 types unit
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -53,7 +61,7 @@ test-sdks: $(SDKS)/.stamp $(LITELLM)/.stamp
 
 # What is written down of ClickHouse's answers, beside embedded ClickHouse: 180 MB, so only here.
 test-clickhouse: $(STAMP)
-	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps chdb-core
+	$(BIN)/python $(PIP) install -qq --no-deps chdb-core
 	$(BIN)/python -m pytest tests/backends/analytics_engine/test_corpus.py $(ARGS)
 
 # The tables of docs/frameworks.md and docs/sdks.md, as the tests claim their cells.
@@ -69,7 +77,7 @@ bench: $(PEERS)/.stamp $(WORKERD)
 
 coverage: $(STAMP) $(WORKERD)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/coverage run -m pytest -n 3 --dist loadgroup $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
@@ -84,23 +92,22 @@ examples: $(STAMP)
 screenshots: $(STAMP) programs
 	$(BIN)/python -m tests.browser.screenshots
 
-# Newest versions for every Python and platform we support, in a file that names no place to get them from.
 # Newest versions for every Python and platform we support, in files that name no place to get them from; docs/sdks.md
 # says which.
 lock: $(STAMP)
-	$(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade --target $(VENV)/lock uv
-	$(VENV)/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+	$(BIN)/python $(PIP) install -qq --upgrade --target $(UV:/bin/uv=) uv
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
 		--all-extras --group dev --annotation-style line --custom-compile-command "make lock" \
 		--output-file requirements-dev.txt pyproject.toml
 	for group in sdks litellm bench; do \
-		$(VENV)/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+		$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
 			--extra prices --group $$group --annotation-style line --custom-compile-command "make lock" \
 			--output-file requirements-$$group.txt pyproject.toml; \
 	done
 	$(MAKE) --no-print-directory matrix
 
 clean:
-	rm -rf $(WORKER)/node_modules $(VENV) $(SDKS) $(LITELLM) $(PEERS) dist build htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(WORKER)/node_modules $(VENV) $(SDKS) $(LITELLM) $(PEERS) $(UV:/bin/uv=) dist build htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Cloudflare's runtime, by the npm of the virtual environment. Where there is no npm registry, its tests skip themselves.
@@ -109,7 +116,8 @@ $(WORKERD): $(WORKER)/package.json | $(STAMP)
 	@if PATH="$(CURDIR)/$(BIN):$$PATH" npm install --prefix $(WORKER) --ignore-scripts --no-audit --no-fund --loglevel=error \
 		>/dev/null; then touch $@; else echo 'npm could not install it: the tests that need it will not run' >&2; fi
 
-# Debian's python3 comes without venv; virtualenv does as well.
+# Debian's python3 comes without venv; virtualenv does as well. uv takes seconds where pip takes minutes; where its own way
+# to an index is barred, pip's may be open.
 $(STAMP): requirements-dev.txt pyproject.toml
 $(SDKS)/.stamp: requirements-sdks.txt pyproject.toml
 $(LITELLM)/.stamp: requirements-litellm.txt pyproject.toml
@@ -138,6 +146,13 @@ $(STAMP) $(SDKS)/.stamp $(LITELLM)/.stamp $(PEERS)/.stamp:
 		fi; \
 	fi
 	@echo 'Installing what $< names into $(@D)'
-	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check -r $<
-	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@test -x $(UV) || $(@D)/bin/python $(PIP) install -qq --target $(UV:/bin/uv=) uv \
+		|| echo 'uv could not be installed; going on with pip, which takes longer' >&2
+	@set -eu; \
+	install() { \
+		{ test -x $(UV) && $(UV) pip install --quiet --python $(@D)/bin/python "$$@"; } \
+			|| $(@D)/bin/python $(PIP) install -qq --no-compile "$$@"; \
+	}; \
+	install -r $<; \
+	install --no-build-isolation --no-deps --editable .
 	@touch $@
