@@ -2,7 +2,7 @@
 # `make demo ARGS=--once` passes arguments on; PYTHON=/path/to/python chooses the interpreter.
 
 .DEFAULT_GOAL := test
-.PHONY: test test-sdks test-clickhouse matrix lint types unit programs soak bench coverage demo examples screenshots lock clean
+.PHONY: test test-sdks test-newest-sdks test-litellm test-clickhouse matrix lint types unit programs soak bench coverage demo examples screenshots lock clean
 
 PYTHON ?=
 ARGS ?=
@@ -53,10 +53,15 @@ programs: $(STAMP)
 # Every SDK of docs/sdks.md. LiteLLM holds openai back, so both majors of it are tested; it brings aiohttp, so google-genai
 # is tested with it and without.
 test-sdks: $(SDKS)/.stamp $(LITELLM)/.stamp
+	@$(MAKE) --no-print-directory -j 2 test-newest-sdks test-litellm
+
+test-newest-sdks: $(SDKS)/.stamp
 	USAGEKIT_SDKS='anthropic boto3 cohere google-genai groq langchain-anthropic langchain-openai mistralai ollama \
 		openai opentelemetry-instrumentation-anthropic opentelemetry-instrumentation-genai-anthropic \
 		opentelemetry-instrumentation-genai-openai opentelemetry-instrumentation-openai pydantic-ai-slim' \
 		$(SDKS)/bin/python -m pytest tests/sdks $(ARGS)
+
+test-litellm: $(LITELLM)/.stamp
 	USAGEKIT_SDKS='google-genai litellm openai' $(LITELLM)/bin/python -m pytest tests/sdks $(ARGS)
 
 # What is written down of ClickHouse's answers, beside embedded ClickHouse: 180 MB, so only here.

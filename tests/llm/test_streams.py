@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import gc
+import inspect
 import subprocess
 import sys
 from contextlib import asynccontextmanager, contextmanager
@@ -339,12 +340,12 @@ def test_the_stream_inside_botos_dictionary_is_watched(capture: Capture) -> None
 
 def test_a_stream_open_at_exit_is_recorded(tmp_path: Path) -> None:
     """The process's end leaves it."""
-    code = f"""
-from tests.llm.test_streams import PARTS, Stream
+    code = f"""from __future__ import annotations
+{inspect.getsource(Stream)}
 from usagekit import Recorder
 from usagekit.backends.sqlite import SQLiteBackend
 recorder = Recorder(SQLiteBackend({str(tmp_path / "usage.db")!r}))
-stream = recorder.track_tokens(lambda: Stream(PARTS))()
+stream = recorder.track_tokens(lambda: Stream({PARTS!r}))()
 next(stream)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
