@@ -132,11 +132,11 @@ def run(setting: Setting) -> Result:
     ledger = Path(setting.directory) / f"{largest}.db"
     page.measure(result, str(ledger), largest, setting.scaled(7, 2))
     others = {"SQLite, 3 indexes": _sqlite(ledger), "DuckDB": _duckdb(ledger)}
-    timed = {
+    beside = {
         name: {} if ask is None else {q.name: timed(partial(ask, q), setting.scaled(3, 1)) for q in QUESTIONS}
         for name, ask in others.items()
     }
-    _report(result, asked, timed)
+    _report(result, asked, beside)
     return result
 
 
