@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from usagekit._reading.sections import Piece, Planner, Section, sections, stretched
 from usagekit._reading.sources import (
@@ -27,11 +27,10 @@ from usagekit._reading.sources import (
     chain_for,
     raw_value,
 )
+from usagekit._reading.state import EVER_US, State
 from usagekit._store import histograms
-from usagekit._store.exact import SAFE_BOUND
 from usagekit._store.tiers import (
     DAY_US,
-    FAMILY_OF,
     HISTOGRAMS,
     HOUR_US,
     MEMBER_DAYS,
@@ -40,7 +39,6 @@ from usagekit._store.tiers import (
     WEEK_US,
     Tier,
 )
-from usagekit._store.tombstones import ERASED_BELOW
 from usagekit.query.algebra import BUCKETS, DIMENSIONS
 from usagekit.query.periods import intersected, merged, offset_changes
 
@@ -55,54 +53,8 @@ Sums = dict[Key, Sequence[Any]]
 Weights = dict[Key, dict[int, int]]
 
 RAW_ENOUGH = 4096  # events in the windows that are as fast to read as rollups
-_EVER_US = 2**62
 _MANY_DAYS = 400
 _NAME_TABLES = {"user": "users", "org": "orgs"}
-
-
-class _State(NamedTuple):
-    """What the ledger says of itself, at the moment of the question."""
-
-    frontier: int  # the last event that all rollups hold
-    batch_seq: int  # and the last that the first few families hold: so many of them
-    batch_families: int
-    last_seq: int
-    usable_us: int  # cells that begin here or later are being made anew
-    raw_from_us: int
-    rollups_from_us: int
-    remade_from_us: int  # what is earlier is not in tiers as they are now, but as they were
-    exact: bool  # sums may go beyond 64 bits
-    first_us: int  # of what is up to the frontier
-    last_us: int
-    has_extras: bool
-    erased: tuple[int, ...]  # users whose names are gone
-
-    @classmethod
-    def of(cls, connection: sqlite3.Connection) -> _State:
-        execute = connection.execute
-        counters = dict(execute("SELECT name, value FROM counters"))
-        first_us, last_us = execute("SELECT min(first_us), max(last_us) FROM spans").fetchone()
-        return cls(
-            frontier=max(counters["rolled_seq"], counters["rebuild_seq"]),
-            batch_seq=counters["batch_seq"],
-            batch_families=counters["batch_families"],
-            last_seq=counters["next_seq"] - 1,
-            usable_us=counters["rebuild_from_us"] if counters["rebuild_state"] else _EVER_US,
-            raw_from_us=counters["raw_from_us"],
-            rollups_from_us=counters["rollups_from_us"],
-            remade_from_us=counters["remade_from_us"],
-            exact=counters["rolled_bound"] >= SAFE_BOUND,
-            first_us=first_us or 0,
-            last_us=-1 if last_us is None else last_us,
-            has_extras=bool(execute("SELECT max(id) > 0 FROM extras").fetchone()[0]),
-            erased=tuple(row[0] for row in execute("SELECT id FROM users WHERE name > '' AND name < " + ERASED_BELOW)),
-        )
-
-    def frontier_of(self, chain: Sequence[Tier]) -> int:
-        """Give the last event that tiers of one family hold; without any, one up to which raw rows are read in turn."""
-        if chain and FAMILY_OF[chain[0]] < self.batch_families:
-            return max(self.batch_seq, self.frontier)
-        return self.frontier
 
 
 class Reading:
@@ -121,11 +73,11 @@ class Reading:
     def __init__(self, connection: sqlite3.Connection, query: UsageQuery, *, raw_enough: int = RAW_ENOUGH) -> None:
         self._connection = connection
         self._query = query
-        self._state = _State.of(connection)
+        self._state = State.of(connection)
         self._frontier = self._state.frontier  # of what is being read
         self._own = tuple(name for name in (*query.by, *query.where) if name not in DIMENSIONS and name not in BUCKETS)
         self._windows = [
-            (0 if start is None else start, _EVER_US if end is None else end) for start, end in query.windows_us
+            (0 if start is None else start, EVER_US if end is None else end) for start, end in query.windows_us
         ]
         self._rolled = self._rolled_windows()
         self._few = self._state.raw_from_us <= self._earliest() and self._count(raw_enough) <= raw_enough
@@ -161,18 +113,18 @@ class Reading:
         return intersected(self._windows, [(state.first_us, state.last_us + 1)])
 
     def _earliest(self) -> int:
-        return self._rolled[0][0] if self._rolled else _EVER_US
+        return self._rolled[0][0] if self._rolled else EVER_US
 
     def _count(self, enough: int) -> int:
         """Give how many events up to the frontier lie in blocks that the windows touch; above `enough` roughly."""
         if not self._rolled or not enough:
-            return _EVER_US if self._rolled else 0
+            return EVER_US if self._rolled else 0
         lo, hi = self._rolled[0][0], self._rolled[-1][1]
         spans = self._connection.execute(
             "SELECT span FROM spans WHERE last_us >= ? AND first_us < ? LIMIT 3", (lo, hi)
         ).fetchall()
         if len(spans) > 2:
-            return _EVER_US
+            return EVER_US
         count: int = self._connection.execute(
             "SELECT count(*) * 256 FROM json_each(?) i CROSS JOIN blocks b"
             " ON b.block BETWEEN i.value << 6 AND ((i.value + 1) << 6) - 1 AND b.last_us >= ? AND b.first_us < ?",
@@ -188,13 +140,13 @@ class Reading:
         if not chain:
             return [Piece(None, start, end, 1, ()) for start, end in self._rolled]
         before = intersected(self._rolled, [(0, state.usable_us)])
-        after = intersected(self._rolled, [(state.usable_us, _EVER_US)])
+        after = intersected(self._rolled, [(state.usable_us, EVER_US)])
         planned = [Piece(None, start, end, 1, ()) for start, end in after]
         if before:
             if buckets and before[-1][1] - before[0][0] > _MANY_DAYS * DAY_US:
                 before = intersected(before, self._days_with_events())
             found = stretched(sections(buckets, self._query.tz, before), state.first_us, state.last_us)
-            if state.usable_us < _EVER_US and found and found[-1].end_us > state.usable_us:
+            if state.usable_us < EVER_US and found and found[-1].end_us > state.usable_us:
                 found[-1] = found[-1]._replace(end_us=state.usable_us)
             planned += self._cells(found, chain, subtract=subtract)
         return planned
@@ -277,7 +229,7 @@ class Reading:
         quick way.
         """
         state = self._state
-        if self._few or state.exact or state.usable_us < _EVER_US or len(self._rolled) != 1:
+        if self._few or state.exact or state.usable_us < EVER_US or len(self._rolled) != 1:
             return None
         chain = chain_for({"user", *self._allowed}, self._own, ("events", *columns))
         section = stretched(sections((), "UTC", self._rolled), state.first_us, state.last_us)[0]
@@ -321,7 +273,7 @@ class Reading:
     def tells_last(self, by: tuple[str, ...]) -> bool:
         """Whether `lasts` knows a way."""
         state = self._state
-        if self._few or len(self._rolled) != 1 or state.usable_us < _EVER_US or any(name in BUCKETS for name in by):
+        if self._few or len(self._rolled) != 1 or state.usable_us < EVER_US or any(name in BUCKETS for name in by):
             return False
         return bool(self._tiers_of_last(by)) and state.remade_from_us <= self._earliest()
 
