@@ -36,6 +36,7 @@ from usagekit._store.tiers import (
     MEMBER_DAYS,
     MEMBER_WEEKS,
     ORG_HOURS,
+    SHAPE_DAYS,
     WEEK_US,
     Tier,
 )
@@ -54,6 +55,7 @@ Weights = dict[Key, dict[int, int]]
 
 RAW_ENOUGH = 4096  # events in the windows that are as fast to read as rollups
 _MANY_DAYS = 400
+_SHAPES = frozenset(("e.shape", "t.shape"))  # a number is grouped by faster than texts are; several may have the same
 _NAME_TABLES = {"user": "users", "org": "orgs"}
 
 
@@ -303,7 +305,7 @@ class Reading:
         )
         found: dict[Key, int] = {}
         beyond: set[Key] = set()
-        for *key, latest, is_beyond in rows:
+        for *key, latest, is_beyond in self._shaped(by, keys, rows):
             if latest:
                 found[tuple(key)] = max(latest, found.get(tuple(key), 0))
             if is_beyond:
@@ -360,7 +362,13 @@ class Reading:
         sql = f"SELECT {', '.join([*keys, *sums])} {self._joined(tier, by)} WHERE {' AND '.join(['1', *where])}"
         if group:
             sql += f" GROUP BY {', '.join(group)}"
-        return self._connection.execute(sql, values)
+        return self._shaped(by, keys, self._connection.execute(sql, values))
+
+    def _shaped(
+        self, by: tuple[str, ...], keys: Sequence[str], rows: Iterable[tuple[Any, ...]]
+    ) -> Iterable[tuple[Any, ...]]:
+        """Give rows with what the question asks for in the place of shapes, where the keys have these."""
+        return self._with_shapes(by, list(rows)) if _SHAPES.intersection(keys) else rows
 
     def _seeks(self, tier: Tier | None) -> bool:
         """Whether cells of a tier are found one by one: those of the orgs that are asked for."""
@@ -368,7 +376,8 @@ class Reading:
 
     def _joined(self, tier: Tier, by: Iterable[str]) -> str:
         source = SOURCES[tier]
-        asked = {source.keys[self._known(name)] for name in (*by, *self._allowed) if name not in BUCKETS}
+        named = (name for name in by if tier is not SHAPE_DAYS)  # its keys are shapes, whose names come later
+        asked = {source.keys[self._known(name)] for name in (*named, *self._allowed) if name not in BUCKETS}
         joins = [join for prefix, join in source.joins.items() if any(prefix in expression for expression in asked)]
         return (source.single if self._seeks(tier) else source.rows) + "".join(joins)
 
@@ -381,6 +390,8 @@ class Reading:
             if name in BUCKETS:
                 keys.append(f"w.k{buckets}")
                 buckets += 1
+            elif tier is SHAPE_DAYS:
+                keys.append("t.shape")
             else:
                 keys.append(self._tier_key(tier, name, values))
         return keys
@@ -428,7 +439,6 @@ class Reading:
         keys = [
             f"coalesce(w.k{buckets.index(name)}, {self._raw_bucket(name)})"
             if name in BUCKETS
-            # A number is grouped by faster than texts are; several shapes may have the same.
             else "e.shape"
             if name in SHAPE_KEYS
             else self._raw_key(name, values)
@@ -443,7 +453,7 @@ class Reading:
         group = f" GROUP BY {', '.join(grouped)}" if grouped else ""
         sql = f"SELECT {wanted} {rows} {''.join(joins)}{filtered}{group}"
         found = self._connection.execute(sql, values).fetchall()
-        return self._with_shapes(names, found) if "e.shape" in keys else found
+        return list(self._shaped(names, keys, found))
 
     def _with_shapes(self, by: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         """Put what the question asks for in the place of shapes; keys may come several times then."""
