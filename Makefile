@@ -74,7 +74,7 @@ matrix: $(STAMP)
 	$(BIN)/python -m pytest --collect-only --quiet --write-matrix >/dev/null
 
 soak: $(STAMP) $(WORKERD)
-	$(BIN)/python -m pytest -m soak -rP --timeout 3600 $(ARGS)
+	$(BIN)/python -m pytest -m soak -rP --timeout 1800 $(ARGS)
 
 # Compared with libraries that patch others when they are imported, so not in $(VENV).
 bench: $(PEERS)/.stamp $(WORKERD)

@@ -171,7 +171,7 @@ TestStore.settings = settings(max_examples=15, stateful_step_count=25, deadline=
 @pytest.mark.soak
 def test_any_order_of_recording_importing_and_dying_for_minutes() -> None:
     """The same, longer."""
-    run_state_machine_as_test(Store, settings=settings(max_examples=500, stateful_step_count=60, deadline=None))
+    run_state_machine_as_test(Store, settings=settings(max_examples=300, stateful_step_count=60, deadline=None))
 
 
 def test_importers_killed_at_any_moment_import_each_record_once(tmp_path: Path) -> None:
