@@ -82,6 +82,7 @@ def test_options_of_the_middlewares(name: str, options: dict[str, Any], message:
         ({"dimensions": [NUMBER]}, "dimensions=[...]=5 is no name; give one of letters, digits and _"),
         ({"dimensions": ["a b"]}, "dimensions=[...]='a b' is no name; give one of letters, digits and _"),
         ({"dimensions": ["user"]}, "dimension 'user' is one of usagekit's own names; choose another"),
+        ({"dimensions": ["self"]}, "dimension 'self' is one of usagekit's own names; choose another"),
         ({"identify": "ann"}, "identify='ann' cannot be called; give a function of the request"),
         ({"processors": hash_users("k" * 16)}, "processors=<usagekit.processors._UserHash object at "),
         ({"processors": [NUMBER]}, "processors=[...]=5 cannot be called; give functions of an event"),

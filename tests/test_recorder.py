@@ -221,3 +221,17 @@ def test_an_async_exclude_is_refused() -> None:
 
     with pytest.raises(ConfigurationError, match="exclude is async"):
         UsageMiddleware(lambda *_: None, exclude=exclude)  # type: ignore[arg-type]
+
+
+def test_a_dimension_that_is_none_is_as_bound() -> None:
+    """As it is for user and org."""
+    memory = MemoryBackend()
+    with Recorder(memory, dimensions=["project"]) as recorder:
+        with bound(project="alpha", user="ann"):
+            recorder.track("tick", project=None, user=None)
+            recorder.record_tokens(model="m", project=None)
+        recorder.track("tick", project=None)
+        assert recorder.flush()
+
+    assert [dict(event.attributes) for event in memory.events] == [{"project": "alpha"}, {"project": "alpha"}, {}]
+    assert [event.user for event in memory.events] == ["ann", "ann", ""]

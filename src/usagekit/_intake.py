@@ -81,14 +81,15 @@ class Intake:
 
         user, org, route, dimensions = attribution
         measurement = context.current.get()
-        attributes: Mapping[str, object] = dimensions
+        # None is "as bound", as it is for user and org.
+        attributes: Mapping[str, object] = {name: value for name, value in dimensions.items() if value is not None}
         if measurement is not None:
             bound_user, bound_org, bound_attributes = measurement.identity()
             user = bound_user if user is None else user
             org = bound_org if org is None else org
             route = measurement.route() if route is None else route
             if bound_attributes:
-                attributes = bound_attributes | dimensions
+                attributes = {**bound_attributes, **attributes}
         if attributes:
             values["attributes"] = self._declared_only(attributes)
         event = UsageEvent(**values | {"user": user, "org": org, "route": route})
@@ -228,7 +229,8 @@ class Intake:
             if attribution is not None:
                 user = user if attribution[0] is None else attribution[0]
                 org = org if attribution[1] is None else attribution[1]
-                attributes = {**(attributes or {}), **(attribution[2] or {})}
+                given = {name: value for name, value in (attribution[2] or {}).items() if value is not None}
+                attributes = {**(attributes or {}), **given}
             if attributes or key or quantity is not None or self._is_indirect or context.receivers_of is not None:
                 return self._whole_call(
                     {"user": user, "org": org, "event": event, "status": status, "route": route}

@@ -94,7 +94,7 @@ def check_processors(values: Any) -> tuple[Any, ...]:
 
 _TAKEN = frozenset(
     "id time latency_ms attributes weight event_id period start end days tz by order limit measures origin timeout"
-    " format sort page".split()
+    " format sort page self recorder first_token_ms stream_usage".split()
 )
 """Names of options, beside which a dimension of the same name could not be given."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Any
 
@@ -243,6 +243,18 @@ def test_a_model_is_looked_up_once_and_again_when_prices_are_updated(monkeypatch
 
     assert dollars(prices, usage, "gpt-4o") == Decimal("2.5")
     assert dollars(prices, usage, "gpt-4o", when=NOW.replace(minute=2)) is None
+
+
+def test_a_call_of_the_future_keeps_nobody_from_new_prices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether prices were replaced is looked at by the clock."""
+    from genai_prices import data_snapshot
+
+    prices, usage = Prices(), Usage(input_tokens=1_000_000)
+    assert dollars(prices, usage, "gpt-4o", when=NOW.replace(year=2099)) == Decimal("2.5")
+    bundled = data_snapshot.get_snapshot()
+    monkeypatch.setattr(data_snapshot, "_custom_snapshot", data_snapshot.DataSnapshot(bundled.providers[:1], True))  # noqa: FBT003
+
+    assert dollars(prices, usage, "gpt-4o", when=datetime.now(UTC) + timedelta(minutes=2)) is None
 
 
 def test_nothing_is_fetched_and_no_thread_started() -> None:

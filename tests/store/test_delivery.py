@@ -321,6 +321,27 @@ def test_one_process_at_a_time_sends(tmp_path: Path) -> None:
     assert len(numbers) == 1200
 
 
+@pytest.mark.parametrize("words", ["bad \ud800 text\0", "x" * 100_000])
+def test_a_sink_may_say_anything_of_what_it_rejects(path: Path, words: str) -> None:
+    """Its words are kept as far as a ledger can hold them, and the next event goes on."""
+    filled(path, 2)
+
+    def fault(_: Remote, events: Sequence[UsageEvent]) -> None:
+        if events[0].response_bytes == 0:
+            raise Rejected(words)
+
+    sink = Remote(fault=fault)
+    delivery = Delivery(str(path), "remote", sink)
+
+    while delivery.step():
+        pass
+
+    assert sink.numbers() == [1]
+    ((reason,),) = query(path, "SELECT reason FROM dead_letters")
+    assert reason[:3] == words[:3]
+    assert len(reason) <= 4096
+
+
 def test_what_a_sink_took_is_not_sent_again_as_the_ledger_was_busy(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The step fails, and the next one notes what was delivered."""
     monkeypatch.setattr(schema, "BUSY_SECONDS", 0.01)

@@ -21,6 +21,7 @@ from usagekit._store.schema import connect, prepare
 from usagekit.backends.sqlite import SQLiteBackend
 from usagekit.cli import main
 from usagekit.errors import ConfigurationError
+from usagekit.event import to_microseconds
 from usagekit.query import UsageQuery, statement, usage
 
 if TYPE_CHECKING:
@@ -196,3 +197,29 @@ def test_a_purged_month_is_not_billed_as_whole(path: Path, capsys: pytest.Captur
     code = main(["statement", "--db", str(path), "--org", "acme", "--month", month, "--format", "csv"])
     assert code == 0
     assert f"events of {month} were purged" in capsys.readouterr().err
+
+
+def test_a_purge_that_waited_for_a_rebuild_to_begin_leaves_it_alone(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It removes nothing, and does not say that it did."""
+    write_events(path, 600, days=60)
+    roll_up(path)
+    with closing(connect(str(path))) as connection, closing(connect(str(path))) as other:
+        purge = Purge(connection, to_microseconds(datetime.now(UTC) - timedelta(days=32)))
+        look = purge._old_blocks
+
+        def seen_before(limit: int) -> list[int]:
+            found = look(limit)
+            if limit == 1:
+                Rollups(other).begin_rebuild()
+            return found
+
+        monkeypatch.setattr(purge, "_old_blocks", seen_before)
+        purge.step()
+
+    assert query(path, "SELECT value FROM counters WHERE name = 'raw_from_us'") == [(0,)]
+    roll_up(path)
+    answer = SQLiteBackend(path)._answer(UsageQuery.build(measures="events"), raw_enough=0)
+    raw = SQLiteBackend(path)._answer(UsageQuery.build(measures="events"), raw_enough=2**62)
+    assert (answer.rows, answer.complete_from) == (raw.rows, None)

@@ -12,11 +12,13 @@ from tests.support.rolled import cells, roll_up, write_events
 from tests.support.stores import eventually, query
 from usagekit import Recorder, UsageEvent
 from usagekit._store import engine
+from usagekit._store.retention import Retention, purge_until_done
 from usagekit._store.rollups import Rollups
 from usagekit._store.schema import Transaction, connect
 from usagekit._store.tiers import FAMILIES
 from usagekit.backends.memory import MemoryBackend
 from usagekit.backends.sqlite import SQLiteBackend
+from usagekit.event import from_microseconds
 from usagekit.query import UsageQuery
 
 if TYPE_CHECKING:
@@ -193,6 +195,33 @@ def test_rows_are_taken_away_and_come_back_changed(path: Path) -> None:
     roll_up(path)
     assert changed == cells(path)
     assert 0 < query(path, "SELECT sum(cost) FROM quarters")[0][0] < 7 * 11 * len(calls)
+
+
+@pytest.mark.parametrize("refilled", [False, True])
+def test_prices_change_while_cells_of_purged_weeks_are_kept(path: Path, *, refilled: bool) -> None:
+    """A rebuild begins on the first Monday of which all is there; what is earlier, and not purged, changes with it."""
+    write_events(path, 600, days=60)
+    roll_up(path)
+    assert purge_until_done(str(path), Retention(days=32)) == 255
+    with closing(connect(str(path))) as connection:
+        rollups = Rollups(connection)
+        rollups.begin_rebuild()
+        while refilled and query(path, "SELECT value FROM counters WHERE name = 'rebuild_state'") != [(2,)]:
+            assert rollups.step(50)
+        calls = [row[0] for row in connection.execute("SELECT seq FROM events WHERE cost_nano IS NOT NULL")]
+        with Transaction(connection):
+            rollups.fold_rows(calls, -1)
+            connection.execute("UPDATE events SET cost_nano = cost_nano + 1 WHERE cost_nano IS NOT NULL")
+            rollups.fold_rows(calls, 1)
+    roll_up(path)
+
+    backend = SQLiteBackend(path)
+    (since,) = query(path, "SELECT value FROM counters WHERE name = 'raw_from_us'")[0]
+    asked = UsageQuery.build(by="day", measures=("events", "cost_usd"), start=from_microseconds(since))
+    rolled, raw = (backend._answer(asked, raw_enough=enough) for enough in (0, 2**62))
+    assert query(path, "SELECT value FROM counters WHERE name = 'rolled_seq'") == [(600,)]
+    assert rolled.rows == raw.rows
+    assert (rolled.source, raw.source) == ("sqlite+quarters", "sqlite")
 
 
 def test_sums_beyond_64_bits_stay_exact(path: Path) -> None:

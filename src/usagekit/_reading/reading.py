@@ -145,7 +145,7 @@ class Reading:
         after = intersected(self._rolled, [(state.usable_us, EVER_US)])
         planned = [Piece(None, start, end, 1, ()) for start, end in after]
         if before:
-            if buckets and before[-1][1] - before[0][0] > _MANY_DAYS * DAY_US:
+            if (buckets or "org" in self._allowed) and before[-1][1] - before[0][0] > _MANY_DAYS * DAY_US:
                 before = intersected(before, self._days_with_events())
             found = stretched(sections(buckets, self._query.tz, before), state.first_us, state.last_us)
             if state.usable_us < EVER_US and found and found[-1].end_us > state.usable_us:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+from usagekit import _clean
 from usagekit._store.events import EVENT_COLUMNS, EVENT_NAMES, fields_of_columns, last_seq
 from usagekit._store.schema import BLOCK_SHIFT, Transaction, connect
 from usagekit._store.tombstones import Tombstones, reason_without
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 FIRST_WAIT = 0.25  # seconds after the first failure
 LONGEST_WAIT = 60.0
 LONGEST_ASKED = 3600.0  # a sink may ask for this long
+_REASON_CHARACTERS = 4096  # kept of why an event was rejected
 
 _EVENTS = f"""
 SELECT {EVENT_COLUMNS}
@@ -236,10 +238,10 @@ def _without_erased(
 
     tombstones = Tombstones(connection)
     if not dead or not tombstones.refresh():
-        return [(event, str(verdict)) for event, verdict in dead]
+        return [(event, _clean.text(verdict, _REASON_CHARACTERS)) for event, verdict in dead]
     letters = []
     for event, verdict in dead:
-        reason = str(verdict)
+        reason = _clean.text(verdict, _REASON_CHARACTERS)  # a sink's words may come from anywhere
         if tombstones.covers(event.user, to_microseconds(event.time)):
             letters.append((replace(event, user=""), reason_without(event.user, reason)))
         else:

@@ -85,8 +85,10 @@ class Purge:
         began = monotonic()
         removed = 0
         with Transaction(self._connection):
-            self._advance("raw_from_us", self._before_us)
-            for block in self._old_blocks(64):
+            blocks = self._old_blocks(64)
+            if blocks:
+                self._advance("raw_from_us", self._before_us)
+            for block in blocks:
                 removed += execute(
                     "DELETE FROM events WHERE seq >= ? AND seq < ?", (block << BLOCK_SHIFT, (block + 1) << BLOCK_SHIFT)
                 ).rowcount

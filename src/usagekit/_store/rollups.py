@@ -42,8 +42,8 @@ STEADY, CLEARING, REFILLING = 0, 1, 2  # rebuild_state
 class Rollups:
     """Brings the rollups of one ledger up to date, over one connection, in one thread.
 
-    Temporary tables of the connection are used. A `sqlite3.OperationalError` that says busy means that nothing has
-    happened, and that the same step can be tried again.
+    Temporary tables of the connection are used. A `sqlite3.OperationalError` that says busy means that the
+    same step can be tried again; what it has added already is not added twice.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -143,20 +143,24 @@ class Rollups:
     def fold_rows(self, seqs: list[int], sign: int) -> None:
         """Add (`sign` 1) or take away (-1) events by their sequence numbers, in the caller's transaction.
 
-        For a change of cost or cost source: take the rows away, change them, add them again. Those that the cursor has
-        not reached are left alone. Largest latencies and times stay as they are, so what was taken away must
+        For a change of cost or cost source: take the rows away, change them, add them again. Those that no cell holds
+        yet are left alone. Largest latencies and times stay as they are, so what was taken away must
         come back with the same time, latency, kind, event type, status, route, model, user and org.
         """
         known = self._finish_batch()
-        listed = json.dumps([seq for seq in seqs if seq <= known["rolled_seq"]])
-        values: dict[str, object] = {
-            "seqs": listed,
-            "sign": sign,
-            "skip_seq": known["rebuild_seq"],
-            "skip_us": known["rebuild_from_us"],
-        }
-        if known["rebuild_state"] == STEADY:
-            values |= {"skip_seq": 0, "skip_us": 0}
+        # A rebuild keeps the cells before its begin, which hold what the cursor has yet to come back to.
+        held = self._connection.execute(
+            f"SELECT e.seq FROM {LISTED}"
+            " WHERE e.seq <= :rolled OR e.seq <= :again AND b.base_us + e.offset_us < :since",
+            {
+                "seqs": json.dumps(seqs),
+                "rolled": known["rolled_seq"],
+                "again": known["rebuild_seq"],
+                "since": known["rebuild_from_us"],
+            },
+        )
+        values: dict[str, object] = {"seqs": json.dumps([seq for (seq,) in held]), "sign": sign}
+        values |= {"skip_seq": 0, "skip_us": 0}
         bound = self._fold.take(LISTED, values, known["rolled_bound"], own_transaction=False)
         for family in range(len(FAMILIES)):
             self._fold.add_to(family)

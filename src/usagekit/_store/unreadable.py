@@ -21,7 +21,7 @@ def unreadable(path: str, error: sqlite3.Error) -> StorageError:
 def not_opened_yet(path: str) -> StorageError:
     """Give the error to raise for a file that is empty, or a ledger of an older version."""
     why = "no recorder of this version of usagekit has opened it yet"
-    return StorageError(f"cannot read the ledger {path!r}: {why}; {_ELSEWHERE}")
+    return StorageError(f"cannot read the ledger {path!r}: {why}; start the app with it once, or {_ELSEWHERE}")
 
 
 def _reason(path: str, error: sqlite3.Error) -> tuple[str, str]:

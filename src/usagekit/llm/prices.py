@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from decimal import Decimal, localcontext
+from time import time_ns
 from typing import NamedTuple
 
 from usagekit import _clean
@@ -167,7 +168,8 @@ class Prices:
 
     def _check(self, time_us: int) -> None:
         """Forget what was looked up in price data that a running `genai_prices.UpdatePrices` has replaced."""
-        self._checked_until_us = time_us + _MINUTE_US
+        # By the clock where a call has a time in the future, or its minute would never pass.
+        self._checked_until_us = min(time_us, time_ns() // 1000) + _MINUTE_US
         if self._snapshot is None:
             return
         snapshot = _snapshot()
