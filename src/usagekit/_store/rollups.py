@@ -32,8 +32,8 @@ from usagekit._store.tiers import (
 if TYPE_CHECKING:
     import sqlite3
 
-STEP_EVENTS = (2048, 8192)  # folded in one step: at least, at most
-LOCK_SECONDS = 0.025  # how long a transaction should take; the number of events follows from it
+STEP_EVENTS = (4096, 8192)  # folded in one step: at least, at most
+LOCK_SECONDS = 0.04  # how long a transaction should take; the number of events follows from it
 CLEAR_CELLS = 2000  # removed in one transaction
 
 STEADY, CLEARING, REFILLING = 0, 1, 2  # rebuild_state
