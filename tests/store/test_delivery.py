@@ -6,7 +6,7 @@ import json
 import random
 import sqlite3
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import pairwise
 from threading import Event, Lock
 from time import monotonic
@@ -364,6 +364,27 @@ def test_what_a_sink_took_is_not_sent_again_as_the_ledger_was_busy(path: Path, m
 
     assert sink.numbers() == list(range(60))
     assert query(path, "SELECT delivered FROM sinks") == [(60,)]
+
+
+def test_a_sink_whose_own_database_is_locked_has_failed(path: Path) -> None:
+    """It is no business of the ledger's: it waits longer each time, and is told of."""
+    failures: list[BaseException] = []
+    other = path.with_name("other.db")
+
+    def note(_: object, error: BaseException, **__: object) -> None:
+        failures.append(error)
+
+    def fault(_: Remote, __: Sequence[UsageEvent]) -> None:
+        with locked(other), closing(sqlite3.connect(other, timeout=0)) as own:
+            own.execute("BEGIN IMMEDIATE")
+
+    with delivery_failed.connected_to(note), Recorder(SQLiteBackend(path), Remote(fault=fault)) as recorder:
+        recorder.track("tick")
+        assert eventually(lambda: len(failures) > 2)
+        errors = recorder.status()["errors"]
+
+    assert {str(error) for error in failures} == {"database is locked"}
+    assert "sink remote" in errors
 
 
 def test_two_recorders_of_one_process_do_not_both_send(path: Path) -> None:

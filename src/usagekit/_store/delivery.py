@@ -101,6 +101,9 @@ class Delivery:
         sink: where to.
         spool_of: where the ledger is nothing but the spool of some sinks, the names of all of them: events that each
             of them has are dropped. Empty where the ledger keeps its events.
+
+    Attributes:
+        is_sending: whether the last step ended within the sink: what it raised is the sink's, and not the ledger's.
     """
 
     def __init__(self, path: str, name: str, sink: Sink, *, spool_of: tuple[str, ...] = ()) -> None:
@@ -108,6 +111,7 @@ class Delivery:
         self._sink = sink
         self._spool_of = spool_of
         self._path = path
+        self.is_sending = False
         self._unsettled: tuple[_Batch, list[UsageEvent], Rejected | None] | None = None  # taken, and not yet noted
 
     def step(self) -> int:
@@ -116,6 +120,7 @@ class Delivery:
         0 = none are waiting. Raises what the sink raised: the next step sends the same again. Or `sqlite3.Error`: the
         next step goes on where this one was, and sends nothing again that the sink has taken.
         """
+        self.is_sending = False
         if self._unsettled is not None:
             # The ledger could not be written after the sink had taken it: a busy ledger must send nothing twice.
             return self._settled(*self._unsettled)
@@ -129,8 +134,11 @@ class Delivery:
             dead = None
             try:
                 if events:
+                    self.is_sending = True
                     self._sink.write([event for _, event in events], batch_id=batch.id)
+                    self.is_sending = False
             except Rejected as verdict:
+                self.is_sending = False
                 if len(events) > 1:
                     with closing(connect(self._path)) as connection:
                         self._split(connection, batch, [seq for seq, _ in events])

@@ -352,7 +352,7 @@ class _Sender:
                 try:
                     settled = delivery.step()
                 except Exception as error:  # noqa: BLE001  a sink may raise anything
-                    wait = self._failed(error)
+                    wait = self._failed(error, of_sink=delivery.is_sending)
                 else:
                     self._backoff.succeeded()
                     wait = 0.0 if settled else DELIVER_SECONDS
@@ -362,8 +362,8 @@ class _Sender:
             _elected.discard(self._place())
             os.close(lock)
 
-    def _failed(self, error: BaseException) -> float:
-        if isinstance(error, sqlite3.Error) and is_busy(error):
+    def _failed(self, error: BaseException, *, of_sink: bool) -> float:
+        if isinstance(error, sqlite3.Error) and is_busy(error) and not of_sink:
             return DELIVER_SECONDS
         self._engine.guard.noted(f"sink {self._name}", error)
         self._engine.on_delivery(self._name, error)
