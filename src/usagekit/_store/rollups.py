@@ -20,14 +20,7 @@ from typing import TYPE_CHECKING
 
 from usagekit._store.folding import LISTED, RANGE, Fold
 from usagekit._store.schema import BLOCK_SHIFT, Transaction
-from usagekit._store.tiers import (
-    FAMILIES,
-    SPAN_SHIFT,
-    TIERS,
-    WEEK_ORIGIN_US,
-    WEEK_US,
-    Tier,
-)
+from usagekit._store.tiers import FAMILIES, SPAN_SHIFT, TIERS, Tier, whole_since
 
 if TYPE_CHECKING:
     import sqlite3
@@ -137,6 +130,7 @@ class Rollups:
             bound = self._take_batch(after, last, known, own_transaction=False)
             for family in range(known["batch_families"], len(FAMILIES)):
                 self._add_family(family, after, last, bound)
+            self._fold.forget()
             known = self._counters()
         return known
 
@@ -174,10 +168,7 @@ class Rollups:
             known = self._finish_batch()
             if known["rebuild_state"] == CLEARING:
                 return
-            raw_from = known["raw_from_us"]
-            weeks = -(-(raw_from - WEEK_ORIGIN_US) // WEEK_US) if raw_from else 0
-            start = max(0, weeks * WEEK_US + WEEK_ORIGIN_US)
-            self._set("rebuild_from_us", max(start, known["rebuild_from_us"]))
+            self._set("rebuild_from_us", max(whole_since(known["raw_from_us"]), known["rebuild_from_us"]))
             self._set("rebuild_seq", max(known["rolled_seq"], known["rebuild_seq"]))
             self._set("rebuild_state", CLEARING)
             self._set("rolled_version", known["rolled_version"] + 1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from usagekit._store.file_systems import check_file_system
 from usagekit._store.forks import Connection
-from usagekit._store.tiers import LATENCY_DAYS, ORG_HOURS, TIERS, WEEK_ORIGIN_US, WEEK_US
+from usagekit._store.tiers import LATENCY_DAYS, ORG_HOURS, TIERS, whole_since
 from usagekit.errors import StorageError
 
 if TYPE_CHECKING:
@@ -199,8 +199,7 @@ def _add_families(db: Database) -> None:
     if not counters["rolled_seq"] and not counters["rebuild_seq"]:
         return
     # All rollups are made anew, from the first week on that is whole in the raw rows.
-    weeks = -(-(counters["raw_from_us"] - WEEK_ORIGIN_US) // WEEK_US) if counters["raw_from_us"] else 0
-    since = max(0, weeks * WEEK_US + WEEK_ORIGIN_US)
+    since = whole_since(counters["raw_from_us"])
     changed = {
         "remade_from_us": since,
         "rebuild_from_us": max(since, counters["rebuild_from_us"]),

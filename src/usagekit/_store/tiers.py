@@ -16,6 +16,16 @@ DAY_US = 24 * HOUR_US
 WEEK_US = 7 * DAY_US
 WEEK_ORIGIN_US = -3 * DAY_US  # 1970-01-01 was a Thursday; weeks begin on Mondays
 
+
+def whole_since(raw_from_us: int) -> int:
+    """Give the begin of the first week of which all raw rows are there, where those before `raw_from_us` were purged.
+
+    0 where none were.
+    """
+    weeks = -(-(raw_from_us - WEEK_ORIGIN_US) // WEEK_US)
+    return max(0, weeks * WEEK_US + WEEK_ORIGIN_US) if raw_from_us else 0
+
+
 CORE = ("events", "failed", "input", "output", "cost", "costed")
 """Columns that even the narrowest tiers have; all are weighted sums, `cost` in nano-dollars.
 
