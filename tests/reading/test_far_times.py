@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.rolled import roll_up, write_events
 from usagekit import Recorder, UsageEvent
-from usagekit._reading.reading import Reading
+from usagekit._reading.rows import Rows
 from usagekit.backends.sqlite import SQLiteBackend
 from usagekit.query import UsageQuery
 
@@ -29,14 +29,14 @@ def test_cells_between_are_not_looked_for_one_by_one(
         recorder.record(UsageEvent(time=datetime(9998, 1, 1, tzinfo=UTC), org="org-1", event="chat"))
     roll_up(path)
     loaded: list[int] = []
-    load = Reading._load
+    load = Rows._load
 
-    def counting(self: Reading, planned: Iterable[Any]) -> None:
+    def counting(self: Rows, planned: Iterable[Any]) -> None:
         pieces = list(planned)
         loaded.append(len(pieces))
         load(self, pieces)
 
-    monkeypatch.setattr(Reading, "_load", counting)
+    monkeypatch.setattr(Rows, "_load", counting)
     question = UsageQuery.build(by=by, measures=("events", "cost_usd"), where={"org": "org-1"})
 
     answer = SQLiteBackend(path)._answer(question, raw_enough=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -15,13 +16,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import said_by
-from tests.support.rolled import roll_up, shown, write_events
+from tests.support.rolled import cells, roll_up, shown, write_events
 from tests.support.stores import locked, query
 from usagekit import Recorder
 from usagekit._store import schema
 from usagekit._store.file_systems import check_file_system
 from usagekit._store.retention import Retention, purge_until_done
 from usagekit._store.schema import prepare
+from usagekit._store.tiers import TIERS
 from usagekit.backends.sqlite import SQLiteBackend
 from usagekit.errors import StorageError
 from usagekit.query import UsageQuery
@@ -40,9 +42,19 @@ CREATE TABLE org_hours (
     output ANY NOT NULL, cost ANY NOT NULL, costed ANY NOT NULL, PRIMARY KEY (hour, org)
 ) STRICT, WITHOUT ROWID;
 ALTER TABLE member_days DROP COLUMN last;
-DELETE FROM _sqlite_migrations WHERE name = 'm005_families';
+DELETE FROM _sqlite_migrations WHERE name >= 'm005';
 PRAGMA user_version = 4;
 """
+
+_BACK_TO_5 = """
+DELETE FROM _sqlite_migrations WHERE name >= 'm006';
+PRAGMA user_version = 5;
+"""
+_KEYS_OF_5 = {
+    "member_days": ("member", "day", "type"),
+    "member_weeks": ("member", "week"),
+    "org_days": ("org", "day", "type"),
+}
 
 
 def test_eight_processes_make_a_fresh_ledger_at_once(tmp_path: Path) -> None:
@@ -252,3 +264,33 @@ def test_a_ledger_of_schema_4_gets_new_rollups(path: Path, *, purged: bool) -> N
     whole = backend._answer(UsageQuery.build(by=("org", "day"), tz="Europe/Berlin", measures="events"), raw_enough=0)
     assert ("org_hours" in whole.source) is not purged
     assert (whole.complete_from is None) is not purged
+
+
+def test_a_ledger_of_schema_5_keeps_its_rollups(path: Path) -> None:
+    """In another order."""
+    write_events(path, 600, days=60)
+    roll_up(path)
+    before = cells(path)
+    asked = UsageQuery.build(by=("user", "day"), tz="Europe/Berlin", measures=("events", "cost_usd", "last_seen"))
+    answered = shown(SQLiteBackend(path)._answer(asked, raw_enough=0))
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for name, keys in _KEYS_OF_5.items():
+            ((sql,),) = connection.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (name,)).fetchall()
+            connection.execute(f"ALTER TABLE {name} RENAME TO before")
+            connection.execute(re.sub(r"PRIMARY KEY \(.*?\)", f"PRIMARY KEY ({', '.join(keys)})", sql))
+            connection.execute(f"INSERT INTO {name} SELECT * FROM before")
+            connection.execute("DROP TABLE before")
+        connection.executescript(_BACK_TO_5)
+    assert {name: _key(path, name) for name in _KEYS_OF_5} == _KEYS_OF_5
+
+    prepare(str(path))
+
+    assert {tier.name: _key(path, tier.name) for tier in TIERS} == {tier.name: tier.order for tier in TIERS}
+    assert cells(path) == before
+    assert shown(SQLiteBackend(path)._answer(asked, raw_enough=0)) == answered
+    assert query(path, "SELECT value FROM counters WHERE name = 'rebuild_state'") == [(0,)]
+
+
+def _key(path: Path, table: str) -> tuple[str, ...]:
+    columns = query(path, f"SELECT name FROM pragma_table_info('{table}') WHERE pk > 0 ORDER BY pk")
+    return tuple(name for (name,) in columns)

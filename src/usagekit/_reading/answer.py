@@ -8,6 +8,7 @@ from decimal import Decimal
 from operator import add
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from usagekit._reading.lasts import knows_lasts, lasts
 from usagekit._reading.ranking import top_users, users_present
 from usagekit._reading.reading import RAW_ENOUGH, Reading
 from usagekit.event import from_microseconds
@@ -113,13 +114,13 @@ class _Answer:
     def _sums(self, by: tuple[str, ...]) -> Sums:
         """Give sums and extremes for each key of `by`."""
         reading = self._reading
-        if self._extremes == ("last",) and reading.tells_last(by):
+        if self._extremes == ("last",) and knows_lasts(reading, by):
             return self._with_lasts(by, reading.sums(by, self._columns))
         return reading.sums(by, self._columns, self._extremes)
 
     def _with_lasts(self, by: tuple[str, ...], found: Sums) -> Sums:
-        lasts = self._reading.lasts(by)
-        return {key: (*values, lasts.get(key)) for key, values in found.items()}
+        latest = lasts(self._reading, by)
+        return {key: (*values, latest.get(key)) for key, values in found.items()}
 
     def _shown(self, name: str, value: Any) -> Any:
         return seen_at(value, self._query.zone) if name == "last_seen" else value
@@ -158,13 +159,13 @@ class _Answer:
         more = any(not measures.isdisjoint(self._needed) for _, _, measures in _HISTOGRAMS)
         if query.by != ("user",) or query.limit is None or not self._rank or more or "users" in self._needed:
             return None
-        if self._extremes and not (self._extremes == ("last",) and self._reading.tells_last(query.by)):
+        if self._extremes and not (self._extremes == ("last",) and knows_lasts(self._reading, query.by)):
             return None
         top = top_users(self._reading, self._columns, self._rank, query.limit)
         if top is None or not self._extremes:
             return top
         found, number = top
-        with self._reading.only_users(user for (user,) in found):
+        with self._reading.rows.only_users(user for (user,) in found):
             return self._with_lasts(query.by, found), number
 
     def _first(self, groups: Sums) -> Sums:

@@ -108,80 +108,28 @@ RAW_EXTREMES = {"latency_max": "max(e.latency_us)", "last": f"max({RAW_TIME})"}
 RAW_DURATIONS = {"latency": "e.latency_us", "first_token": "coalesce(e.latency_us, 0) - e.tail_us"}
 
 
-class TierSource(NamedTuple):
-    """How a tier is read.
+class Dictionary(NamedTuple):
+    """What the ids in a tier's column stand for.
 
     Attributes:
-        rows: FROM and the joins that are always needed; pieces as `w`, cells as `t`.
-        joins: further ones, by the prefix of the expressions that need them.
-        keys: grouping expressions by dimension; `None` for the app's own.
-        head: dimensions that `d` lists in order, so that grouping by its id needs no sorting.
-        single: instead of `rows` where each piece is one cell, so that those of some orgs are found by their key;
-            `""` = there is no such way.
+        table: where that is looked up; `""` = the ids themselves are asked for.
+        alias: of that table in SQL.
+        keys: expressions by dimension; `None` for the app's own.
     """
 
-    rows: str
-    joins: dict[str, str]
+    table: str
+    alias: str
     keys: dict[str | None, str]
-    head: tuple[str, ...] = ()
-    single: str = ""
 
 
-def _cells(tier: Tier, *also: str) -> str:
-    return " AND ".join([*also, f"t.{tier.clock} >= w.lo", f"t.{tier.clock} < w.hi"])
-
-
-_TYPE_KEYS: dict[str | None, str] = {"kind": "y.kind", "event": "y.event"}
-_TYPE = {"y.": "CROSS JOIN types y ON y.id = t.type\n"}
-_SHAPE_KEYS: dict[str | None, str] = dict(SHAPE_KEYS.items())
-_WHOLE = "FROM temp.pieces w CROSS JOIN {name} t ON {cells}\n"
-_SINGLE = "FROM temp.pieces w CROSS JOIN {name} t ON t.{clock} = w.lo\n"
-_MEMBERS = "FROM members d CROSS JOIN temp.pieces w CROSS JOIN {name} t ON {cells}\n"
-_ORGS = "FROM orgs d CROSS JOIN temp.pieces w CROSS JOIN {name} t ON {cells}\n"
-
-SOURCES: dict[Tier, TierSource] = {
-    QUARTERS: TierSource(_WHOLE.format(name="quarters", cells=_cells(QUARTERS)), _TYPE, _TYPE_KEYS),
-    SHAPE_DAYS: TierSource(
-        _WHOLE.format(name="shape_days", cells=_cells(SHAPE_DAYS)),
-        {"s.": "CROSS JOIN shapes s ON s.id = t.shape\n"},
-        _SHAPE_KEYS,
-    ),
-    MEMBER_DAYS: TierSource(
-        _MEMBERS.format(name="member_days", cells=_cells(MEMBER_DAYS, "t.member = d.id")),
-        _TYPE,
-        {**_TYPE_KEYS, "user": "d.user", "org": "d.org"},
-        ("user", "org"),
-    ),
-    MEMBER_WEEKS: TierSource(
-        _MEMBERS.format(name="member_weeks", cells=_cells(MEMBER_WEEKS, "t.member = d.id")),
-        {},
-        {"user": "d.user", "org": "d.org"},
-        ("user", "org"),
-    ),
-    ORG_DAYS: TierSource(
-        _ORGS.format(name="org_days", cells=_cells(ORG_DAYS, "t.org = d.id")),
-        _TYPE,
-        {**_TYPE_KEYS, "org": "d.id"},
-        ("org",),
-    ),
-    DAY_ORGS: TierSource(
-        _WHOLE.format(name="day_orgs", cells=_cells(DAY_ORGS)),
-        {},
-        {"org": "t.org"},
-        single=_SINGLE.format(name="day_orgs", clock="day"),
-    ),
-    ORG_HOURS: TierSource(
-        _WHOLE.format(name="org_hours", cells=_cells(ORG_HOURS)),
-        _TYPE,
-        {**_TYPE_KEYS, "org": "t.org"},
-        single=_SINGLE.format(name="org_hours", clock="hour"),
-    ),
-    ATTRIBUTE_DAYS: TierSource(
-        _WHOLE.format(name="attribute_days", cells=_cells(ATTRIBUTE_DAYS)),
-        {**_TYPE, "a.": "CROSS JOIN attribute_sets a ON a.id = t.attributes\n"},
-        {**_TYPE_KEYS, None: "a.attributes"},
-    ),
+DICTIONARIES: dict[str, Dictionary] = {
+    "shape": Dictionary("shapes", "s", dict(SHAPE_KEYS.items())),
+    "type": Dictionary("types", "y", {"kind": "y.kind", "event": "y.event"}),
+    "member": Dictionary("members", "m", {"user": "m.user", "org": "m.org"}),
+    "org": Dictionary("", "g", {"org": "g.org"}),
+    "attributes": Dictionary("attribute_sets", "a", {None: "a.attributes"}),
 }
+"""By the columns of the tiers' keys."""
 
 CHAINS: tuple[tuple[Tier, ...], ...] = (
     (QUARTERS,),
@@ -212,7 +160,8 @@ def chain_for(
 
 
 def _knows(tier: Tier, asked: set[str | None], wanted: set[str], extremes: set[str]) -> bool:
-    if not asked <= SOURCES[tier].keys.keys() or not wanted <= set(tier.columns) or not extremes <= set(tier.extremes):
+    known = {name for column in tier.key for name in DICTIONARIES[column].keys}
+    if not asked <= known or not wanted <= set(tier.columns) or not extremes <= set(tier.extremes):
         return False
     # A change of an event's price moves it to another shape, and leaves the extremes of the first one.
     return not extremes or "cost_source" not in asked

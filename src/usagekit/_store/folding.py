@@ -116,8 +116,6 @@ _SOURCES: dict[Tier, _Source] = {
     ATTRIBUTE_DAYS: _Source("part_attributes", "day", finer=False),
 }
 
-_DURATIONS = ("latency", "first_token")
-
 
 class _Kind(NamedTuple):
     """What the model calls of a batch, or its other events, are like."""
@@ -161,7 +159,7 @@ class Fold:
         found = self._measured(before)
         self._exact = found.exact
         self._group(found)
-        self._counted = [self._weights(name, unweighted=found.unweighted) for name in _DURATIONS]
+        self._counted = self._weights(unweighted=found.unweighted)
         return found.bound
 
     def add_to(self, family: int) -> None:
@@ -299,19 +297,24 @@ class Fold:
 
     # Its latencies.
 
-    def _weights(self, name: str, *, unweighted: bool) -> Mapping[tuple[int, int], int]:
-        """Give the batch's weights by hour and log-bucket."""
-        execute = self._connection.execute
-        rows = f"FROM temp.batch WHERE {name} IS NOT NULL"
-        if unweighted:
-            found = execute(f"SELECT quarter / 4, max({name}, 0) {rows}").fetchall()
-            hours, values = zip(*found, strict=True) if found else ((), ())
-            return Counter(zip(hours, map(bucket_of, values), strict=True))
-        counted: dict[tuple[int, int], int] = {}
-        for hour, value, weight in execute(f"SELECT quarter / 4, max({name}, 0), weight {rows}"):
-            key = hour, bucket_of(value)
-            counted[key] = counted.get(key, 0) + weight
-        return counted
+    def _weights(self, *, unweighted: bool) -> list[Mapping[tuple[int, int], int]]:
+        """Give the batch's weights by hour and log-bucket: of latencies, and of times to the first token."""
+        rows = self._connection.execute(
+            "SELECT quarter / 4, weight, max(latency, 0), max(first_token, 0) FROM temp.batch"
+        ).fetchall()
+        hours, weights, *durations = zip(*rows, strict=True) if rows else ((), (), (), ())
+        found: list[Mapping[tuple[int, int], int]] = []
+        for values in durations:
+            known = zip(hours, weights, values, strict=True)
+            keys = [((hour, bucket_of(value)), weight) for hour, weight, value in known if value is not None]
+            if unweighted:
+                found.append(Counter(key for key, _ in keys))
+                continue
+            counted: dict[tuple[int, int], int] = {}
+            for key, weight in keys:
+                counted[key] = counted.get(key, 0) + weight
+            found.append(counted)
+        return found
 
     def _add_latencies(self, tier: Tier) -> None:
         cells: dict[int, tuple[dict[int, int], dict[int, int]]] = {}

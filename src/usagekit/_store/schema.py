@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from usagekit._store.file_systems import check_file_system
 from usagekit._store.forks import Connection
-from usagekit._store.tiers import LATENCY_DAYS, ORG_HOURS, TIERS, whole_since
+from usagekit._store.tiers import LATENCY_DAYS, MEMBER_DAYS, MEMBER_WEEKS, ORG_DAYS, ORG_HOURS, TIERS, whole_since
 from usagekit.errors import StorageError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
 APPLICATION_ID = 0x75736B74  # "uskt", so that `file` and we can tell a ledger from any other database
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 BLOCK_ROWS = 256  # sequence numbers per row of `blocks`; a power of two
 BLOCK_SHIFT = 8
@@ -211,38 +211,56 @@ def _add_families(db: Database) -> None:
         db.execute("UPDATE counters SET value = ? WHERE name = ?", (value, name))
 
 
+def _add_tables(db: Database) -> None:
+    for statement in _statements(_TABLES):
+        db.execute(statement)
+    for table in ("users", "orgs"):
+        db.execute(f"INSERT INTO {table} (id, name) VALUES (0, '')")
+    db.execute("INSERT INTO extras VALUES (0, 1, 1000000, 0, '{}')")
+
+
+def _add_rollups(db: Database) -> None:
+    for statement in (*_statements(_ROLLUPS), *(tier.ddl() for tier in TIERS)):
+        db.execute(statement)
+
+
+def _add_erased(db: Database) -> None:
+    for statement in _statements(_ERASED):
+        db.execute(statement)
+
+
+def _add_cloudflare(db: Database) -> None:
+    for statement in _statements(_CLOUDFLARE):
+        db.execute(statement)
+
+
+def _put_time_first(db: Database) -> None:
+    for tier in (MEMBER_DAYS, MEMBER_WEEKS, ORG_DAYS):
+        columns = ", ".join([*tier.order, *tier.columns, *tier.extremes])
+        order = ", ".join(tier.order)
+        db.execute(f"ALTER TABLE {tier.name} RENAME TO reordered")
+        db.execute(tier.ddl())
+        db.execute(f"INSERT INTO {tier.name} ({columns}) SELECT {columns} FROM reordered ORDER BY {order}")
+        db.execute("DROP TABLE reordered")
+
+
+_STEPS: dict[str, Callable[[Database], None]] = {
+    "m001_ledger": _add_tables,
+    "m002_rollups": _add_rollups,
+    "m003_erased": _add_erased,
+    "m004_cloudflare": _add_cloudflare,
+    "m005_families": _add_families,
+    "m006_time_first": _put_time_first,
+}
+"""Never renamed and never taken out: a ledger keeps the names of those it has been through."""
+
+
 def _migrations() -> Migrations:
     from sqlite_utils import Migrations
 
     migrations = Migrations("usagekit")
-
-    @migrations()
-    def m001_ledger(db: Database) -> None:
-        for statement in _statements(_TABLES):
-            db.execute(statement)
-        for table in ("users", "orgs"):
-            db.execute(f"INSERT INTO {table} (id, name) VALUES (0, '')")
-        db.execute("INSERT INTO extras VALUES (0, 1, 1000000, 0, '{}')")
-
-    @migrations()
-    def m002_rollups(db: Database) -> None:
-        for statement in (*_statements(_ROLLUPS), *(tier.ddl() for tier in TIERS)):
-            db.execute(statement)
-
-    @migrations()
-    def m003_erased(db: Database) -> None:
-        for statement in _statements(_ERASED):
-            db.execute(statement)
-
-    @migrations()
-    def m004_cloudflare(db: Database) -> None:
-        for statement in _statements(_CLOUDFLARE):
-            db.execute(statement)
-
-    @migrations()
-    def m005_families(db: Database) -> None:
-        _add_families(db)
-
+    for name, step in _STEPS.items():
+        migrations(name=name)(step)
     return migrations
 
 

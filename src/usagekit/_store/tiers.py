@@ -103,9 +103,9 @@ def _tier(
 
 QUARTERS = _tier("quarters", "quarter", QUARTER_US, ("quarter", "type"), WIDE, extremes=EXTREMES)
 SHAPE_DAYS = _tier("shape_days", "day", DAY_US, ("day", "shape"), WIDE, extremes=EXTREMES)
-MEMBER_DAYS = _tier("member_days", "day", DAY_US, ("member", "day", "type"), BILLED, extremes=("last",))
-MEMBER_WEEKS = _tier("member_weeks", "week", WEEK_US, ("member", "week"), CORE)
-ORG_DAYS = _tier("org_days", "day", DAY_US, ("org", "day", "type"), WIDE, extremes=EXTREMES)
+MEMBER_DAYS = _tier("member_days", "day", DAY_US, ("day", "member", "type"), BILLED, extremes=("last",))
+MEMBER_WEEKS = _tier("member_weeks", "week", WEEK_US, ("week", "member"), CORE)
+ORG_DAYS = _tier("org_days", "day", DAY_US, ("day", "org", "type"), WIDE, extremes=EXTREMES)
 DAY_ORGS = _tier("day_orgs", "day", DAY_US, ("day", "org"), CORE)
 ORG_HOURS = _tier("org_hours", "hour", HOUR_US, ("hour", "org", "type"), BILLED)
 ATTRIBUTE_DAYS = _tier("attribute_days", "day", DAY_US, ("day", "attributes", "type"), WIDE, extremes=EXTREMES)

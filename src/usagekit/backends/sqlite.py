@@ -160,7 +160,7 @@ class SQLiteBackend:
             limit = _PAGE_EVENTS if left is None else min(left, _PAGE_EVENTS)
             with closing(self._connection()) as connection, _within(Budget(query), connection):
                 connection.execute("BEGIN")
-                where, values = Reading(connection, query).condition
+                where, values = Reading(connection, query).rows.condition
                 page = read_page(connection, where, values, after=after, end=end, limit=limit)
             yield from page
             if len(page) < limit:

@@ -1,0 +1,68 @@
+"""When the latest events of a range were, from cells that know the latest of theirs."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+from usagekit._reading.sections import Piece
+from usagekit._reading.sources import RAW_TIME
+from usagekit._reading.state import EVER_US
+from usagekit.query.algebra import BUCKETS
+
+if TYPE_CHECKING:
+    from usagekit._reading.reading import Key, Reading
+    from usagekit._store.tiers import Tier
+
+_LATEST = [f"max({RAW_TIME})"]
+
+
+def knows_lasts(reading: Reading, by: tuple[str, ...]) -> bool:
+    """Whether `lasts` knows a way."""
+    state = reading.state
+    if reading.is_small or len(reading.rolled) != 1 or state.usable_us < EVER_US or any(name in BUCKETS for name in by):
+        return False
+    return bool(_tiers(reading, by)) and state.remade_from_us <= reading.earliest_us
+
+
+def _tiers(reading: Reading, by: tuple[str, ...]) -> tuple[Tier, ...]:
+    return reading.chain_for(by, ("events",), ("last",))[:1]
+
+
+def lasts(reading: Reading, by: tuple[str, ...]) -> dict[Key, int]:
+    """Give for each key of `by` when its latest event was, in microseconds; asked only where `knows_lasts`.
+
+    A cell that the range only touches tells as much as one within, as long as its latest event lies in the range. One
+    that ends behind the range, and has later events, needs a look at the raw rows.
+    """
+    (tier,) = _tiers(reading, by)
+    ((start, end),) = reading.rolled
+    frontier = reading.state.frontier_of((tier,))
+    outer = Piece(tier, start // tier.cell_us, -(-end // tier.cell_us), 1, ())
+    reading.note([outer])
+    last = f"t.last + t.{tier.clock} * {tier.cell_us}"
+    columns = [f"max(iif({last} < :until, {last}, 0))", f"max({last} >= :until)"]
+    given = {"since": start, "until": end}
+    found: dict[Key, int] = {}
+    beyond: set[Key] = set()
+    for *names, latest, is_beyond in reading.rows.cells(
+        tier, [outer], by, columns, condition=f"{last} >= :since", given=given
+    ):
+        key = tuple(names)
+        if latest:
+            found[key] = max(latest, found.get(key, 0))
+        if is_beyond:
+            beyond.add(key)
+    rows = []
+    if beyond:
+        edge = Piece(None, max(start, end // tier.cell_us * tier.cell_us), end, 1, ())
+        reading.note([edge])
+        users = {key[by.index("user")] for key in beyond} if "user" in by else None
+        with nullcontext() if users is None else reading.rows.only_users(users):
+            rows += [row for row in reading.rows.raw([edge], by, _LATEST, frontier) if row[:-1] in beyond]
+    if reading.state.last_seq > frontier:
+        rows += reading.rows.tail(reading.everywhere, by, _LATEST, frontier)
+    for *names, latest in rows:
+        if latest is not None:
+            found[tuple(names)] = max(latest, found.get(tuple(names), 0))
+    return found

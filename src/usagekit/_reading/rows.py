@@ -1,0 +1,359 @@
+"""What a question reads, as SQL: raw rows, or cells of a tier, filtered and grouped as the question says.
+
+Both are grouped by the ids of dictionaries, which is faster than by texts, and named afterwards. A key may therefore
+come several times: two routes may have the same status.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from usagekit._reading.sources import (
+    DICTIONARIES,
+    NO_EXTRAS,
+    RAW_JOINS,
+    RAW_KEYS,
+    RAW_PIECES,
+    RAW_TAIL,
+    RAW_TIME,
+    SHAPE_KEYS,
+    TAIL_BLOCKS,
+    WITH_EXTRAS,
+    Dictionary,
+)
+from usagekit._store.tiers import DAY_US, HOUR_US
+from usagekit.query.algebra import BUCKETS, DIMENSIONS
+from usagekit.query.periods import offset_changes
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from usagekit._reading.sections import Piece
+    from usagekit._reading.state import State
+    from usagekit._store.tiers import Tier
+    from usagekit.query import UsageQuery
+
+    Row = tuple[Any, ...]
+
+NAME_TABLES = {"user": "users", "org": "orgs"}
+
+_SOUGHT = frozenset({"member", "org"})  # columns whose cells are found one by one where few are asked for
+_FEW = 16  # one in so many
+
+
+class Rows:
+    """Reads over one connection, in one transaction, what a question's filters leave; makes a temporary table there.
+
+    Args:
+        connection: open, with the functions of `exact` and `bucket_of`.
+        query: the question.
+        windows: when, half-open, in microseconds; ascending and disjoint.
+        state: of the ledger.
+
+    Attributes:
+        own: those of the question's dimensions that the app declared.
+        allowed: what its filters let through, by dimension; users and orgs as ids.
+        extra: how raw rows say what is out of the ordinary.
+    """
+
+    def __init__(
+        self, connection: sqlite3.Connection, query: UsageQuery, windows: Sequence[tuple[int, int]], state: State
+    ) -> None:
+        self._connection = connection
+        self._windows = windows
+        self._tz = query.tz
+        self._state = state
+        self.own = tuple(name for name in (*query.by, *query.where) if name not in DIMENSIONS and name not in BUCKETS)
+        self.extra = WITH_EXTRAS if state.has_extras else NO_EXTRAS
+        self.allowed = {name: self._ids(name, values) for name, values in query.where.items()}
+
+    def _ids(self, name: str, values: Iterable[Any]) -> list[Any]:
+        """Give what a filter allows, users and orgs as ids."""
+        allowed = list(values)
+        if name not in NAME_TABLES:
+            return allowed
+        sql = f"SELECT id FROM {NAME_TABLES[name]} WHERE name IN (SELECT value FROM json_each(?))"
+        ids = [row[0] for row in self._connection.execute(sql, (json.dumps(allowed),))]
+        return [*ids, *(self._state.erased if name == "user" and "" in allowed else ())]
+
+    @contextmanager
+    def only_users(self, users: Iterable[int]) -> Iterator[None]:
+        """Leave all but these users, by id, out of what is read in a block."""
+        before = self.allowed
+        asked = before.get("user")
+        self.allowed = {**before, "user": [user for user in users if asked is None or user in asked]}
+        try:
+            yield
+        finally:
+            self.allowed = before
+
+    def _filter(self, expression: str, name: str, values: dict[str, Any]) -> str:
+        return f"{expression} IN ({self._listed(name, values)})"
+
+    def _listed(self, name: str, values: dict[str, Any]) -> str:
+        # One parameter however many values: SQLite looks named ones up one by one.
+        listed = f"allowed_{name}"
+        values[listed] = json.dumps(self.allowed[name])
+        return f"SELECT value FROM json_each(:{listed})"
+
+    # Cells.
+
+    def cells(
+        self,
+        tier: Tier,
+        planned: Sequence[Piece],
+        by: Sequence[str],
+        columns: Sequence[str],
+        *,
+        condition: str = "1",
+        given: Mapping[str, Any] | None = None,
+    ) -> Iterable[Row]:
+        """Give the groups of the cells of some pieces.
+
+        Args:
+            tier: the pieces' own.
+            planned: which cells.
+            by: what to group by.
+            columns: aggregates, as SQL on cells `t` and pieces `w`.
+            condition: which of the cells to take, as SQL.
+            given: values bound in it.
+        """
+        values = dict(given or {})
+        filters = self._cell_filters(tier, values)
+        if self._is_sought(tier, filters, values):
+            self._load(_single_cells(planned))
+            at = f"t.{tier.clock} = w.lo"
+        else:
+            self._load(planned)
+            at = f"t.{tier.clock} >= w.lo AND t.{tier.clock} < w.hi"
+        where = [condition, *(f"t.{column} IN ({allowed})" for column, allowed in filters.items())]
+        ids: dict[str, str] = {}  # what is grouped by, and its name
+        names: list[str] = []
+        joins: dict[str, None] = {}
+        for name in by:
+            if name in BUCKETS:
+                bucket = f"k{sum(known.startswith('w.') for known in ids)}"
+                ids[f"w.{bucket}"] = bucket
+                names.append(f"g.{bucket}")
+                continue
+            column, dictionary = self._looked_up(tier, name)
+            ids[f"t.{column}"] = column
+            names.append(self._key(dictionary, name, values))
+            joins[_named(dictionary, column)] = None
+        rows = f"FROM temp.pieces w CROSS JOIN {tier.name} t ON {at} WHERE {' AND '.join(where)}"
+        return self._connection.execute(_grouped(rows, ids, columns, names, "".join(joins)), values)
+
+    def _looked_up(self, tier: Tier, name: str) -> tuple[str, Dictionary]:
+        """Give the column of a tier's key that knows a dimension, and what its ids stand for."""
+        wanted = None if name in self.own else name
+        return next((column, DICTIONARIES[column]) for column in tier.key if wanted in DICTIONARIES[column].keys)
+
+    def _key(self, dictionary: Dictionary, name: str, values: dict[str, Any]) -> str:
+        if name in self.own:
+            return _attribute(dictionary.keys[None], name, values)
+        return dictionary.keys[name]
+
+    def _cell_filters(self, tier: Tier, values: dict[str, Any]) -> dict[str, str]:
+        """Give SELECTs of the ids that the question's filters allow, by column of the tier's key."""
+        filters: dict[str, str] = {}
+        for name in self.allowed:
+            column, dictionary = self._looked_up(tier, name)
+            table, alias, _ = dictionary
+            if not table:
+                filters[column] = self._listed(name, values)
+                continue
+            before = filters.get(column, f"SELECT {alias}.id FROM {table} {alias} WHERE 1")
+            filters[column] = f"{before} AND {self._filter(self._key(dictionary, name, values), name, values)}"
+        return filters
+
+    def _is_sought(self, tier: Tier, filters: Mapping[str, str], values: Mapping[str, Any]) -> bool:
+        """Whether cells are found one by one, by their whole key: where filters leave few in each stretch of time."""
+        column = tier.order[1] if len(tier.order) > 1 else ""
+        if column not in _SOUGHT or column not in filters:
+            return False
+        table = DICTIONARIES[column].table or NAME_TABLES[column]
+        sql = f"SELECT (SELECT count(*) FROM ({filters[column]})), (SELECT max(id) FROM {table})"
+        found, of = self._connection.execute(sql, values).fetchone()
+        return bool(found <= 1 or found * _FEW <= (of or 0))
+
+    def blobs(self, tier: Tier, planned: Iterable[Piece], column: str, buckets: int) -> Iterable[Row]:
+        """Give the buckets and one column of each cell of a histogram's tier."""
+        self._load(planned)
+        wanted = ", ".join([*(f"w.k{number}" for number in range(buckets)), f"t.{column}"])
+        return self._connection.execute(
+            f"SELECT {wanted} FROM temp.pieces w CROSS JOIN {tier.name} t"
+            f" ON t.{tier.clock} >= w.lo AND t.{tier.clock} < w.hi"
+        )
+
+    # Raw rows.
+
+    def raw(
+        self,
+        planned: Iterable[Piece],
+        by: Sequence[str],
+        columns: Sequence[str],
+        frontier: int,
+        *,
+        condition: str = "1",
+        first: int = 0,
+    ) -> list[Row]:
+        """Give the groups of the raw rows of some pieces, of events up to the frontier.
+
+        Args:
+            planned: which stretches of time.
+            by: what to group by.
+            columns: aggregates, as SQL on raw rows `e`, their dictionaries and pieces `w`.
+            frontier: the last event that is looked at.
+            condition: which of the rows to take, as SQL.
+            first: how many of `columns` are no aggregates, and grouped by, too.
+        """
+        self._load(planned)
+        return self._raw(RAW_PIECES, by, columns, frontier, condition=condition, first=first)
+
+    def tail(
+        self,
+        planned: Iterable[Piece],
+        by: Sequence[str],
+        columns: Sequence[str],
+        frontier: int,
+        *,
+        condition: str = "1",
+        first: int = 0,
+    ) -> list[Row]:
+        """Give what `raw` gives, of events behind the frontier."""
+        self._load(planned)
+        condition = f"{TAIL_BLOCKS} AND {condition}"
+        return self._raw(RAW_TAIL, by, columns, frontier, condition=condition, first=first)
+
+    def _raw(
+        self, rows: str, by: Sequence[str], columns: Sequence[str], frontier: int, *, condition: str, first: int
+    ) -> list[Row]:
+        values: dict[str, Any] = {"frontier": frontier}
+        ids: dict[str, str] = {}
+        names: list[str] = []
+        named = ""
+        buckets = [name for name in by if name in BUCKETS]
+        for name in by:
+            if name in SHAPE_KEYS:
+                ids["e.shape"] = "shape"
+                names.append(SHAPE_KEYS[name])
+                named = _named(DICTIONARIES["shape"], "shape")
+                continue
+            if name in BUCKETS:
+                # What is taken away from a section lies outside of its buckets.
+                expression = f"coalesce(w.k{buckets.index(name)}, {self._bucket(name)})"
+            else:
+                expression = self._raw_key(name, values)
+            ids[expression] = f"i{len(ids)}"
+            names.append(f"g.{ids[expression]}")
+        for number, expression in enumerate(columns[:first]):
+            ids[expression] = f"f{number}"
+            names.append(f"g.f{number}")
+        where = [condition, *self._early_filters(values)]
+        where += [self._filter(self._raw_key(name, values), name, values) for name in self.allowed]
+        filtered = f"{self.extra.join} WHERE {' AND '.join(where)}"
+        used = " ".join([*ids, *columns, filtered])
+        joins = [join for prefix, join in RAW_JOINS.items() if re.search(rf"\b{prefix[0]}\.", used)]
+        sql = _grouped(f"{rows} {''.join(joins)}{filtered}", ids, columns[first:], names, named)
+        return self._connection.execute(sql, values).fetchall()
+
+    @property
+    def condition(self) -> tuple[str, dict[str, Any]]:
+        """What a raw row must fulfil, as SQL on blocks `b`, events `e` and dictionaries, and the values bound in it."""
+        values: dict[str, Any] = {}
+        conditions = ["0"]
+        if self._windows:
+            values |= {"first": self._windows[0][0], "behind": self._windows[-1][1]}
+            conditions = [
+                f"b.last_us >= :first AND b.first_us < :behind AND {RAW_TIME} >= :first AND {RAW_TIME} < :behind"
+            ]
+        if len(self._windows) > 1:
+            values["windows"] = json.dumps(self._windows)
+            conditions.append(
+                f"EXISTS (SELECT 1 FROM json_each(:windows) i WHERE {RAW_TIME} >= json_extract(i.value, '$[0]')"
+                f" AND {RAW_TIME} < json_extract(i.value, '$[1]'))"
+            )
+        conditions += [self._filter(self._raw_key(name, values), name, values) for name in self.allowed]
+        return " AND ".join(conditions), values
+
+    def _early_filters(self, values: dict[str, Any]) -> Iterable[str]:
+        """Give conditions on a row's own columns, so that most rows need no look into the dictionaries."""
+        for table, column, keys in (("subjects", "subject", ("user", "org")), ("shapes", "shape", tuple(SHAPE_KEYS))):
+            where = [
+                self._filter(RAW_KEYS[name].replace("p.", "f.").replace("s.", "f."), name, values)
+                for name in self.allowed
+                if name in keys
+            ]
+            if where:
+                yield f"e.{column} IN (SELECT f.id FROM {table} f WHERE {' AND '.join(where)})"
+
+    def _raw_key(self, name: str, values: dict[str, Any]) -> str:
+        if name in self.own:
+            return _attribute("x.attributes", name, values) if self._state.has_extras else "''"
+        return RAW_KEYS[name]
+
+    def _bucket(self, name: str) -> str:
+        local = f"({RAW_TIME} + {self._offset()} * 1000000)"
+        # Times are never before 1970; one day more keeps divisions of local times from rounding towards zero.
+        day = f"(({local} + {DAY_US}) / {DAY_US} - 1)"
+        if name == "hour":
+            return f"(({local} + {DAY_US}) / {HOUR_US} - 24) * 200000 + ({self._offset()} + 100000)"
+        if name == "day":
+            return day
+        if name == "week":
+            return f"({day} + 3) / 7"
+        return f"strftime('%Y', {day} * 86400, 'unixepoch') * 12 + strftime('%m', {day} * 86400, 'unixepoch')"
+
+    def _offset(self) -> str:
+        first_us, last_us = self._connection.execute("SELECT min(first_us), max(last_us) FROM blocks").fetchone()
+        if first_us is None or not self._windows:
+            return "0"
+        # Only where both data and question are: a wrong clock may have left events in a far future.
+        start = max(first_us, self._windows[0][0])
+        end = min(last_us + 1, self._windows[-1][1])
+        changes = offset_changes(self._tz, start, max(start, end))
+        if len(changes) == 1:
+            return str(changes[0][1])
+        cases = " ".join(f"WHEN {RAW_TIME} < {after} THEN {offset}" for (_, offset), (after, _) in pairwise(changes))
+        return f"CASE {cases} ELSE {changes[-1][1]} END"
+
+    def _load(self, planned: Iterable[Piece]) -> None:
+        self._connection.execute("DROP TABLE IF EXISTS temp.pieces")
+        self._connection.execute("CREATE TEMP TABLE pieces (lo, hi, sign, k0, k1, k2, k3)")
+        self._connection.executemany(
+            "INSERT INTO temp.pieces VALUES (?,?,?,?,?,?,?)",
+            [
+                (piece.start, piece.end, piece.sign, *piece.buckets, *(None,) * (4 - len(piece.buckets)))
+                for piece in planned
+            ],
+        )
+
+
+def _single_cells(planned: Iterable[Piece]) -> Iterable[Piece]:
+    for piece in planned:
+        for cell in range(piece.start, piece.end):
+            yield piece._replace(start=cell, end=cell + 1)
+
+
+def _named(dictionary: Dictionary, column: str) -> str:
+    table, alias, _ = dictionary
+    return f" CROSS JOIN {table} {alias} ON {alias}.id = g.{column}" if table else ""
+
+
+def _grouped(rows: str, ids: Mapping[str, str], columns: Sequence[str], names: Sequence[str], joins: str) -> str:
+    """Give the SELECT that groups by ids, expressions with their names, and then names the groups."""
+    inner = [*(f"{expression} AS {name}" for expression, name in ids.items())]
+    inner += [f"{column} AS c{number}" for number, column in enumerate(columns)]
+    group = f" GROUP BY {', '.join(map(str, range(1, len(ids) + 1)))}" if ids else ""
+    wanted = ", ".join([*names, *(f"g.c{number}" for number in range(len(columns)))])
+    return f"SELECT {wanted} FROM (SELECT {', '.join(inner)} {rows}{group}) g{joins}"
+
+
+def _attribute(expression: str, name: str, values: dict[str, Any]) -> str:
+    values[f"path_{name}"] = f'$."{name}"'
+    return f"coalesce(json_extract({expression}, :path_{name}), '')"
