@@ -221,7 +221,7 @@ def test_prices_change_while_cells_of_purged_weeks_are_kept(path: Path, *, refil
     rolled, raw = (backend._answer(asked, raw_enough=enough) for enough in (0, 2**62))
     assert query(path, "SELECT value FROM counters WHERE name = 'rolled_seq'") == [(600,)]
     assert rolled.rows == raw.rows
-    assert (rolled.source, raw.source) == ("sqlite+quarters", "sqlite")
+    assert (rolled.source, raw.source) == ("sqlite+quarters+type_days", "sqlite")
 
 
 def test_sums_beyond_64_bits_stay_exact(path: Path) -> None:

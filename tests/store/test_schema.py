@@ -34,6 +34,7 @@ LOCAL = """\
 """
 
 _BACK_TO_4 = """
+DROP TABLE type_days;
 DELETE FROM counters WHERE name IN ('batch_seq', 'batch_families', 'remade_from_us');
 DROP TABLE latency_days;
 DROP TABLE org_hours;
@@ -47,6 +48,7 @@ PRAGMA user_version = 4;
 """
 
 _BACK_TO_5 = """
+DROP TABLE type_days;
 DELETE FROM _sqlite_migrations WHERE name >= 'm006';
 PRAGMA user_version = 5;
 """

@@ -8,7 +8,7 @@ from decimal import Decimal
 from operator import add
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from usagekit._reading.lasts import knows_lasts, lasts
+from usagekit._reading.lasts import lasts, tier_of_lasts
 from usagekit._reading.ranking import top_users, users_present
 from usagekit._reading.reading import RAW_ENOUGH, Reading
 from usagekit.event import from_microseconds
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from usagekit._reading.reading import Key, Sums, Weights
+    from usagekit._store.tiers import Tier
     from usagekit.query import UsageQuery
 
 _COLUMNS_OF = {
@@ -114,12 +115,16 @@ class _Answer:
     def _sums(self, by: tuple[str, ...]) -> Sums:
         """Give sums and extremes for each key of `by`."""
         reading = self._reading
-        if self._extremes == ("last",) and knows_lasts(reading, by):
-            return self._with_lasts(by, reading.sums(by, self._columns))
+        tier = self._tier_of_lasts(by)
+        if tier is not None:
+            return self._with_lasts(tier, by, reading.sums(by, self._columns))
         return reading.sums(by, self._columns, self._extremes)
 
-    def _with_lasts(self, by: tuple[str, ...], found: Sums) -> Sums:
-        latest = lasts(self._reading, by)
+    def _tier_of_lasts(self, by: tuple[str, ...]) -> Tier | None:
+        return tier_of_lasts(self._reading, by) if self._extremes == ("last",) else None
+
+    def _with_lasts(self, tier: Tier, by: tuple[str, ...], found: Sums) -> Sums:
+        latest = lasts(self._reading, tier, by)
         return {key: (*values, latest.get(key)) for key, values in found.items()}
 
     def _shown(self, name: str, value: Any) -> Any:
@@ -159,14 +164,15 @@ class _Answer:
         more = any(not measures.isdisjoint(self._needed) for _, _, measures in _HISTOGRAMS)
         if query.by != ("user",) or query.limit is None or not self._rank or more or "users" in self._needed:
             return None
-        if self._extremes and not (self._extremes == ("last",) and knows_lasts(self._reading, query.by)):
+        tier = self._tier_of_lasts(query.by)
+        if self._extremes and tier is None:
             return None
         top = top_users(self._reading, self._columns, self._rank, query.limit)
-        if top is None or not self._extremes:
+        if top is None or tier is None:
             return top
         found, number = top
         with self._reading.rows.only_users(user for (user,) in found):
-            return self._with_lasts(query.by, found), number
+            return self._with_lasts(tier, query.by, found), number
 
     def _first(self, groups: Sums) -> Sums:
         """Leave out groups that the limit leaves out for sure, so that only those shown need names."""

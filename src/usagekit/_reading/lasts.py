@@ -17,25 +17,29 @@ if TYPE_CHECKING:
 _LATEST = [f"max({RAW_TIME})"]
 
 
-def knows_lasts(reading: Reading, by: tuple[str, ...]) -> bool:
-    """Whether `lasts` knows a way."""
+def tier_of_lasts(reading: Reading, by: tuple[str, ...]) -> Tier | None:
+    """Give the tier that `lasts` can look into; None where it cannot, or where there is no need to.
+
+    There is none where a finer tier knows the edges of the range.
+    """
     state = reading.state
     if reading.is_small or len(reading.rolled) != 1 or state.usable_us < EVER_US or any(name in BUCKETS for name in by):
-        return False
-    return bool(_tiers(reading, by)) and state.remade_from_us <= reading.earliest_us
+        return None
+    chain = reading.chain_for(by, ("events",), ("last",))
+    return chain[0] if len(chain) == 1 and state.remade_from_us <= reading.earliest_us else None
 
 
-def _tiers(reading: Reading, by: tuple[str, ...]) -> tuple[Tier, ...]:
-    return reading.chain_for(by, ("events",), ("last",))[:1]
-
-
-def lasts(reading: Reading, by: tuple[str, ...]) -> dict[Key, int]:
-    """Give for each key of `by` when its latest event was, in microseconds; asked only where `knows_lasts`.
+def lasts(reading: Reading, tier: Tier, by: tuple[str, ...]) -> dict[Key, int]:
+    """Give for each key of `by` when its latest event was, in microseconds.
 
     A cell that the range only touches tells as much as one within, as long as its latest event lies in the range. One
     that ends behind the range, and has later events, needs a look at the raw rows.
+
+    Args:
+        reading: of the question.
+        tier: as `tier_of_lasts` says.
+        by: what to group by.
     """
-    (tier,) = _tiers(reading, by)
     ((start, end),) = reading.rolled
     frontier = reading.state.frontier_of((tier,))
     outer = Piece(tier, start // tier.cell_us, -(-end // tier.cell_us), 1, ())

@@ -128,7 +128,7 @@ class Reading:
         return planned
 
     def _days_with_events(self) -> list[tuple[int, int]]:
-        days = self._connection.execute("SELECT DISTINCT quarter / 96 FROM quarters ORDER BY 1")
+        days = self._connection.execute("SELECT DISTINCT day FROM type_days ORDER BY day")
         return merged((day * DAY_US, (day + 1) * DAY_US) for (day,) in days)
 
     def note(self, pieces: Iterable[Piece]) -> None:

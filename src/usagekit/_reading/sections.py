@@ -17,7 +17,9 @@ from usagekit._store.tiers import (
     MEMBER_WEEKS,
     ORG_DAYS,
     ORG_HOURS,
+    QUARTERS,
     SHAPE_DAYS,
+    TYPE_DAYS,
     WEEK_ORIGIN_US,
     WEEK_US,
 )
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 Numbers = tuple[int, ...]
 
 _CELL_COSTS = {
+    TYPE_DAYS: DAY_US // 16_000,
+    QUARTERS: DAY_US // 16_000,
     SHAPE_DAYS: DAY_US // 200,
     MEMBER_DAYS: DAY_US // 12,
     MEMBER_WEEKS: DAY_US // 10,

@@ -15,6 +15,7 @@ from usagekit._store.tiers import (
     QUARTERS,
     SHAPE_DAYS,
     SPAN_SHIFT,
+    TYPE_DAYS,
     WIDE,
     Tier,
 )
@@ -132,7 +133,7 @@ DICTIONARIES: dict[str, Dictionary] = {
 """By the columns of the tiers' keys."""
 
 CHAINS: tuple[tuple[Tier, ...], ...] = (
-    (QUARTERS,),
+    (TYPE_DAYS, QUARTERS),
     (SHAPE_DAYS,),
     (DAY_ORGS, ORG_HOURS),
     (ORG_DAYS, ORG_HOURS),

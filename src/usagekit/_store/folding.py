@@ -27,6 +27,7 @@ from usagekit._store.tiers import (
     QUARTER_US,
     QUARTERS,
     SHAPE_DAYS,
+    TYPE_DAYS,
     WIDE,
     Tier,
 )
@@ -107,6 +108,7 @@ class _Source(NamedTuple):
 
 _SOURCES: dict[Tier, _Source] = {
     QUARTERS: _Source("part_quarters", "quarter", finer=False),
+    TYPE_DAYS: _Source("part_quarters", "quarter / 96", finer=True),
     SHAPE_DAYS: _Source("part_shapes", "quarter / 96", finer=True),
     ORG_DAYS: _Source("part_orgs", "hour / 24", finer=True),
     DAY_ORGS: _Source("part_orgs", "hour / 24", finer=True),

@@ -10,9 +10,20 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from usagekit._store.exact import add_functions
 from usagekit._store.file_systems import check_file_system
 from usagekit._store.forks import Connection
-from usagekit._store.tiers import LATENCY_DAYS, MEMBER_DAYS, MEMBER_WEEKS, ORG_DAYS, ORG_HOURS, TIERS, whole_since
+from usagekit._store.tiers import (
+    LATENCY_DAYS,
+    MEMBER_DAYS,
+    MEMBER_WEEKS,
+    ORG_DAYS,
+    ORG_HOURS,
+    QUARTER_US,
+    TIERS,
+    TYPE_DAYS,
+    whole_since,
+)
 from usagekit.errors import StorageError
 
 if TYPE_CHECKING:
@@ -235,6 +246,15 @@ def _add_cloudflare(db: Database) -> None:
 
 
 def _put_time_first(db: Database) -> None:
+    add_functions(db.conn)
+    sums = ", ".join(f"exact_sum({name}, 1)" for name in TYPE_DAYS.columns)
+    latest = f"max(last + quarter % 96 * {QUARTER_US})"
+    db.execute("DROP TABLE IF EXISTS type_days")
+    db.execute(TYPE_DAYS.ddl())
+    db.execute(
+        f"INSERT INTO type_days SELECT quarter / 96, type, {sums}, max(latency_max), {latest}"
+        " FROM quarters GROUP BY 1, 2"
+    )
     for tier in (MEMBER_DAYS, MEMBER_WEEKS, ORG_DAYS):
         columns = ", ".join([*tier.order, *tier.columns, *tier.extremes])
         order = ", ".join(tier.order)

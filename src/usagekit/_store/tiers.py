@@ -102,6 +102,7 @@ def _tier(
 
 
 QUARTERS = _tier("quarters", "quarter", QUARTER_US, ("quarter", "type"), WIDE, extremes=EXTREMES)
+TYPE_DAYS = _tier("type_days", "day", DAY_US, ("day", "type"), WIDE, extremes=EXTREMES)
 SHAPE_DAYS = _tier("shape_days", "day", DAY_US, ("day", "shape"), WIDE, extremes=EXTREMES)
 MEMBER_DAYS = _tier("member_days", "day", DAY_US, ("day", "member", "type"), BILLED, extremes=("last",))
 MEMBER_WEEKS = _tier("member_weeks", "week", WEEK_US, ("week", "member"), CORE)
@@ -116,7 +117,7 @@ HISTOGRAMS = (LATENCY_DAYS, LATENCY_HOURS)
 """Of another kind; see `histograms` for what the blobs hold."""
 
 FAMILIES = (
-    (QUARTERS, ATTRIBUTE_DAYS),
+    (QUARTERS, TYPE_DAYS, ATTRIBUTE_DAYS),
     (SHAPE_DAYS,),
     (ORG_DAYS, DAY_ORGS, ORG_HOURS),
     (MEMBER_DAYS, MEMBER_WEEKS),

@@ -47,7 +47,7 @@ def breakdowns(reading: Reading, dimensions: Iterable[str]) -> list[Panel]:
 def _large_panel(reading: Reading, dimension: str) -> Panel:
     """Give the panel of a dimension that may have any number of values."""
     title = f"the breakdown by {dimension}"
-    report = reading.read(title, (dimension,), ADDITIVE, limit=PANEL_ROWS, order="-events")
+    report = reading.read(title, (dimension,), _OTHER_MEASURES, limit=PANEL_ROWS, order="-events")
     if report is None:
         return _panel(reading, dimension, None, 0)
     return _panel(reading, dimension, report.rows, report.groups)
