@@ -6,8 +6,9 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from usagekit._reading.sections import Piece
-from usagekit._reading.sources import RAW_TIME
+from usagekit._reading.sources import RAW_TIME, latest
 from usagekit._reading.state import EVER_US
+from usagekit._store.tiers import QUARTERS
 from usagekit.query.algebra import BUCKETS
 
 if TYPE_CHECKING:
@@ -20,13 +21,15 @@ _LATEST = [f"max({RAW_TIME})"]
 def tier_of_lasts(reading: Reading, by: tuple[str, ...]) -> Tier | None:
     """Give the tier that `lasts` can look into; None where it cannot, or where there is no need to.
 
-    There is none where a finer tier knows the edges of the range.
+    There is none where the edges are short, since the finest tier is fine enough.
     """
     state = reading.state
     if reading.is_small or len(reading.rolled) != 1 or state.usable_us < EVER_US or any(name in BUCKETS for name in by):
         return None
     chain = reading.chain_for(by, ("events",), ("last",))
-    return chain[0] if len(chain) == 1 and state.remade_from_us <= reading.earliest_us else None
+    if not chain or chain[-1] is QUARTERS or state.remade_from_us > reading.earliest_us:
+        return None
+    return chain[-1]
 
 
 def lasts(reading: Reading, tier: Tier, by: tuple[str, ...]) -> dict[Key, int]:
@@ -44,17 +47,17 @@ def lasts(reading: Reading, tier: Tier, by: tuple[str, ...]) -> dict[Key, int]:
     frontier = reading.state.frontier_of((tier,))
     outer = Piece(tier, start // tier.cell_us, -(-end // tier.cell_us), 1, ())
     reading.note([outer])
-    last = f"t.last + t.{tier.clock} * {tier.cell_us}"
+    last = latest(tier)
     columns = [f"max(iif({last} < :until, {last}, 0))", f"max({last} >= :until)"]
     given = {"since": start, "until": end}
     found: dict[Key, int] = {}
     beyond: set[Key] = set()
-    for *names, latest, is_beyond in reading.rows.cells(
+    for *names, last_us, is_beyond in reading.rows.cells(
         tier, [outer], by, columns, condition=f"{last} >= :since", given=given
     ):
         key = tuple(names)
-        if latest:
-            found[key] = max(latest, found.get(key, 0))
+        if last_us:
+            found[key] = max(last_us, found.get(key, 0))
         if is_beyond:
             beyond.add(key)
     rows = []
@@ -66,7 +69,7 @@ def lasts(reading: Reading, tier: Tier, by: tuple[str, ...]) -> dict[Key, int]:
             rows += [row for row in reading.rows.raw([edge], by, _LATEST, frontier) if row[:-1] in beyond]
     if reading.state.last_seq > frontier:
         rows += reading.rows.tail(reading.everywhere, by, _LATEST, frontier)
-    for *names, latest in rows:
-        if latest is not None:
-            found[tuple(names)] = max(latest, found.get(tuple(names), 0))
+    for *names, last_us in rows:
+        if last_us is not None:
+            found[tuple(names)] = max(last_us, found.get(tuple(names), 0))
     return found

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from usagekit._reading.rows import NAME_TABLES, Rows
 from usagekit._reading.sections import Piece, Planner, Section, sections, stretched
-from usagekit._reading.sources import RAW_DURATIONS, RAW_EXTREMES, chain_for, raw_value
+from usagekit._reading.sources import RAW_DURATIONS, RAW_EXTREMES, chain_for, latest, raw_value
 from usagekit._reading.state import EVER_US, State
 from usagekit._store import histograms
 from usagekit._store.tiers import DAY_US, HISTOGRAMS, MEMBER_DAYS, ORG_HOURS, WEEK_US
@@ -186,10 +186,7 @@ class Reading:
             sums = [f"exact_sum(t.{name}, {sign})" for name in columns]
         else:
             sums = [f"sum(t.{name} * w.sign)" if signed else f"sum(t.{name})" for name in columns]
-        return sums + [
-            "max(t.latency_max)" if name == "latency_max" else f"max(t.last + t.{tier.clock} * {tier.cell_us})"
-            for name in extremes
-        ]
+        return sums + ["max(t.latency_max)" if name == "latency_max" else f"max({latest(tier)})" for name in extremes]
 
     def _raw_sums(  # noqa: PLR0917
         self,

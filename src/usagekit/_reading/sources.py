@@ -105,6 +105,11 @@ def raw_value(column: str, extra: Extra) -> str:
     }[column]
 
 
+def latest(tier: Tier) -> str:
+    """Give when the latest event of a cell `t` was, in microseconds, as SQL."""
+    return f"(t.last + t.{tier.clock} * {tier.cell_us} + {tier.origin_us})"
+
+
 RAW_EXTREMES = {"latency_max": "max(e.latency_us)", "last": f"max({RAW_TIME})"}
 RAW_DURATIONS = {"latency": "e.latency_us", "first_token": "coalesce(e.latency_us, 0) - e.tail_us"}
 

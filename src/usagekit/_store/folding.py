@@ -373,7 +373,7 @@ def _upsert(tier: Tier, *, exact: bool) -> str:
             "latency_max = max(ifnull(latency_max, excluded.latency_max), ifnull(excluded.latency_max, latency_max))"
         )
     if "last" in tier.extremes:
-        sums.append(f"{'max(last)' if finer else 'last'} - {clock} * {tier.cell_us}")
+        sums.append(f"{'max(last)' if finer else 'last'} - ({clock} * {tier.cell_us} + {tier.origin_us})")
         changes.append("last = max(ifnull(last, excluded.last), excluded.last)")
     group = f" GROUP BY {', '.join(str(n + 1) for n in range(len(keys)))}" if finer else ""
     return (

@@ -14,6 +14,7 @@ from usagekit._store.exact import add_functions
 from usagekit._store.file_systems import check_file_system
 from usagekit._store.forks import Connection
 from usagekit._store.tiers import (
+    DAY_US,
     LATENCY_DAYS,
     MEMBER_DAYS,
     MEMBER_WEEKS,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlite_utils import Database, Migrations
+
+    from usagekit._store.tiers import Tier
 
 APPLICATION_ID = 0x75736B74  # "uskt", so that `file` and we can tell a ledger from any other database
 SCHEMA_VERSION = 6
@@ -246,22 +249,42 @@ def _add_cloudflare(db: Database) -> None:
 
 
 def _put_time_first(db: Database) -> None:
-    add_functions(db.conn)
-    sums = ", ".join(f"exact_sum({name}, 1)" for name in TYPE_DAYS.columns)
-    latest = f"max(last + quarter % 96 * {QUARTER_US})"
-    db.execute("DROP TABLE IF EXISTS type_days")
-    db.execute(TYPE_DAYS.ddl())
+    if not db["type_days"].exists():
+        add_functions(db.conn)
+        sums = ", ".join(f"exact_sum({name}, 1)" for name in TYPE_DAYS.columns)
+        latest = f"max(last + quarter % 96 * {QUARTER_US})"
+        groups = f"SELECT quarter / 96, type, {sums}, max(latency_max), {latest} FROM quarters GROUP BY 1, 2"
+        db.execute(TYPE_DAYS.ddl())
+        db.execute(f"INSERT INTO type_days {groups}")
+    if not _is_laid_out(db, MEMBER_WEEKS):
+        # While days of members still lie together.
+        db.execute("CREATE TABLE lasts (week INTEGER, member INTEGER, last INTEGER, PRIMARY KEY (week, member))")
+        latest = f"max(last + (day + 3) % 7 * {DAY_US})"
+        db.execute(f"INSERT INTO lasts SELECT (day + 3) / 7, member, {latest} FROM member_days GROUP BY 1, 2")
+        _lay_out(db, MEMBER_WEEKS, last="(SELECT l.last FROM lasts l WHERE l.week = o.week AND l.member = o.member)")
+        db.execute("DROP TABLE lasts")
+    for tier in (MEMBER_DAYS, ORG_DAYS):
+        if not _is_laid_out(db, tier):
+            _lay_out(db, tier)
+
+
+def _is_laid_out(db: Database, tier: Tier) -> bool:
+    """Whether a tier's table is as it is meant to be: new ledgers are made that way."""
+    columns = db.execute(f"SELECT name, pk FROM pragma_table_info('{tier.name}') ORDER BY pk").fetchall()
+    keys = tuple(name for name, place in columns if place)
+    return keys == tier.order and {name for name, _ in columns} >= set(tier.extremes)
+
+
+def _lay_out(db: Database, tier: Tier, **values: str) -> None:
+    """Make a tier's table anew of its rows `o`, in the order of its key; `values`: columns that are new, as SQL."""
+    columns = [*tier.order, *tier.columns, *tier.extremes]
+    old = ", ".join(values.get(name, f"o.{name}") for name in columns)
+    db.execute(f"ALTER TABLE {tier.name} RENAME TO old")
+    db.execute(tier.ddl())
     db.execute(
-        f"INSERT INTO type_days SELECT quarter / 96, type, {sums}, max(latency_max), {latest}"
-        " FROM quarters GROUP BY 1, 2"
+        f"INSERT INTO {tier.name} ({', '.join(columns)}) SELECT {old} FROM old o ORDER BY {', '.join(tier.order)}"
     )
-    for tier in (MEMBER_DAYS, MEMBER_WEEKS, ORG_DAYS):
-        columns = ", ".join([*tier.order, *tier.columns, *tier.extremes])
-        order = ", ".join(tier.order)
-        db.execute(f"ALTER TABLE {tier.name} RENAME TO reordered")
-        db.execute(tier.ddl())
-        db.execute(f"INSERT INTO {tier.name} ({columns}) SELECT {columns} FROM reordered ORDER BY {order}")
-        db.execute("DROP TABLE reordered")
+    db.execute("DROP TABLE old")
 
 
 _STEPS: dict[str, Callable[[Database], None]] = {

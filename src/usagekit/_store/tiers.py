@@ -105,7 +105,7 @@ QUARTERS = _tier("quarters", "quarter", QUARTER_US, ("quarter", "type"), WIDE, e
 TYPE_DAYS = _tier("type_days", "day", DAY_US, ("day", "type"), WIDE, extremes=EXTREMES)
 SHAPE_DAYS = _tier("shape_days", "day", DAY_US, ("day", "shape"), WIDE, extremes=EXTREMES)
 MEMBER_DAYS = _tier("member_days", "day", DAY_US, ("day", "member", "type"), BILLED, extremes=("last",))
-MEMBER_WEEKS = _tier("member_weeks", "week", WEEK_US, ("week", "member"), CORE)
+MEMBER_WEEKS = _tier("member_weeks", "week", WEEK_US, ("week", "member"), CORE, extremes=("last",))
 ORG_DAYS = _tier("org_days", "day", DAY_US, ("day", "org", "type"), WIDE, extremes=EXTREMES)
 DAY_ORGS = _tier("day_orgs", "day", DAY_US, ("day", "org"), CORE)
 ORG_HOURS = _tier("org_hours", "hour", HOUR_US, ("hour", "org", "type"), BILLED)
