@@ -170,7 +170,7 @@ class _Answer:
         top = top_users(self._reading, self._columns, self._rank, query.limit)
         if top is None or tier is None:
             return top
-        found, number = top
+        found, number = self._first(top[0]), top[1]
         with self._reading.rows.only_users(user for (user,) in found):
             return self._with_lasts(tier, query.by, found), number
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from usagekit._store.tiers import Tier
 
 _NO, _MAYBE, _YES = 0, 1, 2
-_MARGIN = 4  # how many times the limit is looked at first
+_MARGIN = 2  # how many times the limit is looked at first, at the least
+_CAUTION = 0.9
 
 
 class _Bounds(NamedTuple):
@@ -29,6 +30,7 @@ class _Bounds(NamedTuple):
     most: dict[int, int]
     present: dict[int, int]  # `_NO`, `_MAYBE` or `_YES`
     tier: Tier
+    share: float  # of their time that is within the range
 
 
 def top_users(reading: Reading, columns: Sequence[str], rank: Sequence[str], limit: int) -> tuple[Sums, int] | None:
@@ -41,7 +43,8 @@ def top_users(reading: Reading, columns: Sequence[str], rank: Sequence[str], lim
         return None
     best = sorted(bounds.most, key=bounds.most.__getitem__, reverse=True)
     places = [columns.index(name) for name in rank]
-    count = _MARGIN * limit
+    likely = bounds.most[best[limit - 1]] * bounds.share * _CAUTION  # what the last of the first has, if all are alike
+    count = max(_MARGIN * limit, sum(most >= likely for most in bounds.most.values()))
     while True:
         with reading.rows.only_users(best[:count]):
             found = reading.sums(("user",), columns)
@@ -111,4 +114,4 @@ def _told_by(reading: Reading, tier: Tier, columns: Sequence[str]) -> _Bounds:
     for user, bound, is_there in cells:
         most[user] = most.get(user, 0) + bound
         present[user] = max(present.get(user, _NO), is_there)
-    return _Bounds(most, present, tier)
+    return _Bounds(most, present, tier, (end - start) / ((outer.end - outer.start) * tier.cell_us))

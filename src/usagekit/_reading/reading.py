@@ -201,8 +201,8 @@ class Reading:
     ) -> list[Row]:
         extra = self.rows.extra
         largest = [RAW_EXTREMES[name] for name in extremes]
-        weight = f"({extra.weight} * w.sign)" if signed else extra.weight
-        plain = [f"sum({raw_value(name, extra)} * {weight})" for name in columns]
+        factors = [extra.weight] * (extra.weight != "1") + ["w.sign"] * signed
+        plain = [f"sum({' * '.join([raw_value(name, extra), *factors])})" for name in columns]
         try:
             found = read(planned, by, [*plain, *largest], frontier)
             if not any(type(value) is float for row in found for value in row[len(by) :]):
@@ -211,7 +211,7 @@ class Reading:
             if "integer overflow" not in str(error):
                 raise
         # A product or a sum went beyond 64 bits. Slower, and without that limit.
-        exact = [f"exact_sum({raw_value(name, extra)}, {weight})" for name in columns]
+        exact = [f"exact_sum({raw_value(name, extra)}, {' * '.join(factors) or '1'})" for name in columns]
         return list(_with_integers(read(planned, by, [*exact, *largest], frontier), len(by)))
 
     def tail_sums(self, by: tuple[str, ...], columns: Sequence[str], frontier: int) -> list[Row]:

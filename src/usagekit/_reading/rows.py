@@ -21,6 +21,7 @@ from usagekit._reading.sources import (
     RAW_TAIL,
     RAW_TIME,
     SHAPE_KEYS,
+    SUBJECTS,
     TAIL_BLOCKS,
     WITH_EXTRAS,
     Dictionary,
@@ -236,13 +237,15 @@ class Rows:
         values: dict[str, Any] = {"frontier": frontier}
         ids: dict[str, str] = {}
         names: list[str] = []
-        named = ""
+        named: dict[str, None] = {}
         buckets = [name for name in by if name in BUCKETS]
         for name in by:
-            if name in SHAPE_KEYS:
-                ids["e.shape"] = "shape"
-                names.append(SHAPE_KEYS[name])
-                named = _named(DICTIONARIES["shape"], "shape")
+            # With extras, there may be a subject for nearly each event.
+            if name in SHAPE_KEYS or (name in RAW_KEYS and not self._state.has_extras):
+                column, dictionary = ("shape", DICTIONARIES["shape"]) if name in SHAPE_KEYS else ("subject", SUBJECTS)
+                ids[f"e.{column}"] = column
+                names.append(RAW_KEYS[name])
+                named[_named(dictionary, column)] = None
                 continue
             if name in BUCKETS:
                 # What is taken away from a section lies outside of its buckets.
@@ -255,11 +258,11 @@ class Rows:
             ids[expression] = f"f{number}"
             names.append(f"g.f{number}")
         where = [condition, *self._early_filters(values)]
-        where += [self._filter(self._raw_key(name, values), name, values) for name in self.allowed]
+        where += [self._filter(self._raw_key(name, values), name, values) for name in self.allowed if name in self.own]
         filtered = f"{self.extra.join} WHERE {' AND '.join(where)}"
         used = " ".join([*ids, *columns, filtered])
         joins = [join for prefix, join in RAW_JOINS.items() if re.search(rf"\b{prefix[0]}\.", used)]
-        sql = _grouped(f"{rows} {''.join(joins)}{filtered}", ids, columns[first:], names, named)
+        sql = _grouped(f"{rows} {''.join(joins)}{filtered}", ids, columns[first:], names, "".join(named))
         return self._connection.execute(sql, values).fetchall()
 
     @property

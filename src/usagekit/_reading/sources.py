@@ -137,6 +137,9 @@ DICTIONARIES: dict[str, Dictionary] = {
 }
 """By the columns of the tiers' keys."""
 
+SUBJECTS = Dictionary("subjects", "p", {"user": "p.user", "org": "p.org"})
+"""What the raw rows have in the place of members."""
+
 CHAINS: tuple[tuple[Tier, ...], ...] = (
     (TYPE_DAYS, QUARTERS),
     (SHAPE_DAYS,),
