@@ -80,6 +80,7 @@ _ASKED = st.sampled_from(
         (("hour",), ("events", "output_tokens", "latency_ms_max")),
         (("user",), ("events", "total_tokens", "cost_usd")),
         (("user",), ("cost_usd",)),
+        (("user",), ("events", "users", "last_seen")),
         (("user",), ("events", "success_rate", "total_tokens", "cost_usd", "last_seen")),
         (("org", "event"), ("events", "last_seen")),
         (("model",), ("last_seen",)),

@@ -86,6 +86,7 @@ class _Answer:
         self._columns = ("events", *dict.fromkeys(name for asked in needed for name in _COLUMNS_OF.get(asked, ())))
         self._extremes = tuple(dict.fromkeys(_EXTREMES_OF[name] for name in needed if name in _EXTREMES_OF))
         self._needed = needed
+        self._present: set[int] | None = None  # all users, where only some are in the groups
 
     def report(self) -> UsageReport:
         query, reading = self._query, self._reading
@@ -94,7 +95,8 @@ class _Answer:
             found = self._sums(query.by)
             everything, number = self._total(found.values()), len(found)
         else:
-            found, number = top
+            found, self._present = top
+            number = len(self._present)
             everything = self._total(self._sums(()).values())
         counted = self._counted(found)
         total = self._table([everything], [{name: extra.total for name, extra in counted.items()}])
@@ -158,11 +160,11 @@ class _Answer:
             return ()
         return _ADDED_UP.get(name, ())
 
-    def _top(self) -> tuple[Sums, int] | None:
-        """Give at least the groups that are shown, and the number of all, where not all have to be looked at."""
+    def _top(self) -> tuple[Sums, set[int]] | None:
+        """Give at least the groups that are shown, and the ids of all users, where not all have to be looked at."""
         query = self._query
         more = any(not measures.isdisjoint(self._needed) for _, _, measures in _HISTOGRAMS)
-        if query.by != ("user",) or query.limit is None or not self._rank or more or "users" in self._needed:
+        if query.by != ("user",) or query.limit is None or not self._rank or more:
             return None
         tier = self._tier_of_lasts(query.by)
         if self._extremes and tier is None:
@@ -170,9 +172,9 @@ class _Answer:
         top = top_users(self._reading, self._columns, self._rank, query.limit)
         if top is None or tier is None:
             return top
-        found, number = self._first(top[0]), top[1]
+        found, present = self._first(top[0]), top[1]
         with self._reading.rows.only_users(user for (user,) in found):
-            return self._with_lasts(tier, query.by, found), number
+            return self._with_lasts(tier, query.by, found), present
 
     def _first(self, groups: Sums) -> Sums:
         """Leave out groups that the limit leaves out for sure, so that only those shown need names."""
@@ -227,11 +229,9 @@ class _Answer:
     def _count_users(self, known: Sums) -> _Counted:
         by = self._query.by
         nobody = self._reading.nobody
-        if not by:
-            present = users_present(self._reading)
-            if present is not None:
-                number = len(present - nobody)
-                return _Counted({(): number}, number)
+        present = self._present if by else users_present(self._reading)
+        if present is not None and not by:
+            return _Counted({(): len(present - nobody)}, len(present - nobody))
         place = by.index("user") if "user" in by else len(by)
         if "user" not in by:
             known = self._reading.sums((*by, "user"), ("events",))
@@ -241,7 +241,9 @@ class _Answer:
             if key[place] not in nobody:
                 people.add(key[place])
                 found.setdefault(key[: len(by)], set()).add(key[place])
-        return _Counted({key: len(users) for key, users in self._named(found, set.union).items()}, len(people))
+        return _Counted(
+            {key: len(users) for key, users in self._named(found, set.union).items()}, len((present or people) - nobody)
+        )
 
     # Keys.
 

@@ -33,8 +33,10 @@ class _Bounds(NamedTuple):
     share: float  # of their time that is within the range
 
 
-def top_users(reading: Reading, columns: Sequence[str], rank: Sequence[str], limit: int) -> tuple[Sums, int] | None:
-    """Give the sums of at least those users who have the `limit` largest of `rank`, and how many users there are.
+def top_users(
+    reading: Reading, columns: Sequence[str], rank: Sequence[str], limit: int
+) -> tuple[Sums, set[int]] | None:
+    """Give the sums of at least those users who have the `limit` largest of `rank`, and the ids of all users.
 
     The unknown user is one, too. None where such bounds do not help; then all have to be looked at.
     """
@@ -50,7 +52,7 @@ def top_users(reading: Reading, columns: Sequence[str], rank: Sequence[str], lim
             found = reading.sums(("user",), columns)
         ranks = sorted((sum([values[n] for n in places]) for values in found.values()), reverse=True)
         if count >= len(best) or (len(ranks) >= limit and ranks[limit - 1] > bounds.most[best[count]]):
-            return found, len(_present(reading, bounds))
+            return found, _present(reading, bounds)
         count *= 4
 
 
@@ -97,21 +99,32 @@ def _told_by(reading: Reading, tier: Tier, columns: Sequence[str]) -> _Bounds:
     """Give what all the cells of a tier tell that the range touches."""
     section = stretched(sections((), "UTC", reading.rolled), reading.state.first_us, reading.state.last_us)[0]
     start, end = (us - tier.origin_us for us in section[:2])
-    outer = Piece(tier, start // tier.cell_us, -(-end // tier.cell_us), 1, ())
-    reading.note([outer])
-    # The latest event of a cell that the range only touches tells, unless it is behind the range.
-    last = latest(tier)
-    is_present = (
-        f"CASE WHEN t.{tier.clock} >= :inside AND t.{tier.clock} < :behind OR {last} >= :since AND {last} < :until"
-        f" THEN {_YES} WHEN ifnull({last} >= :until, 1) THEN {_MAYBE} ELSE {_NO} END"
+    first, inside, behind, last = (
+        start // tier.cell_us,
+        -(-start // tier.cell_us),
+        end // tier.cell_us,
+        -(-end // tier.cell_us),
     )
-    summed = " + ".join(f"t.{name}" for name in columns) or "0"
+    if inside > behind:  # within one cell
+        inside = behind = last
+    pieces = [
+        Piece(tier, first, inside, 1, ()),
+        Piece(tier, inside, behind, 1, (_YES,)),
+        Piece(tier, behind, last, 1, ()),
+    ]
+    pieces = [piece for piece in pieces if piece.start < piece.end]
+    reading.note(pieces)
+    # The latest event of a cell that the range only touches tells, unless it is behind the range.
+    event = latest(tier)
+    touched = f"iif({event} >= :since AND {event} < :until, {_YES}, iif(ifnull({event} >= :until, 1), {_MAYBE}, {_NO}))"
+    wanted = [
+        f"max(ifnull(w.k0, {touched}))",
+        *(f"sum({' + '.join(f't.{name}' for name in columns)})" for _ in columns[:1]),
+    ]
     given = {"since": section.start_us, "until": section.end_us}
-    given |= {"inside": -(-start // tier.cell_us), "behind": end // tier.cell_us}
     most: dict[int, int] = {}
     present: dict[int, int] = {}
-    cells = reading.rows.cells(tier, [outer], ("user",), [f"sum({summed})", f"max({is_present})"], given=given)
-    for user, bound, is_there in cells:
-        most[user] = most.get(user, 0) + bound
+    for user, is_there, *bound in reading.rows.cells(tier, pieces, ("user",), wanted, given=given):
+        most[user] = most.get(user, 0) + sum(bound)
         present[user] = max(present.get(user, _NO), is_there)
-    return _Bounds(most, present, tier, (end - start) / ((outer.end - outer.start) * tier.cell_us))
+    return _Bounds(most, present, tier, (end - start) / ((last - first) * tier.cell_us))

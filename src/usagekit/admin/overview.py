@@ -49,8 +49,10 @@ def cards(reading: Reading) -> list[Card]:
     """Give the cards; to be called last, since what they compare with is worth the least."""
     state = reading.state
     sums: Mapping[str, Any] = reading.by_time.totals if reading.by_time else dict.fromkeys(ADDITIVE)
-    report = reading.read("active users, success rate and latency", (), _RATES)
-    rates: Mapping[str, Any] = report.totals if report else dict.fromkeys(_RATES)
+    missing = [name for name in _RATES if name not in reading.totals]
+    if missing:
+        reading.read("active users, success rate and latency", (), missing)
+    rates = dict.fromkeys(_RATES) | reading.totals
     before = _before(reading)
     changes = {name: _change((sums if name in sums else rates)[name], before.get(name)) for name in _COMPARED}
     notes = {name: [Link(change, "")] if change else [] for name, change in changes.items()}

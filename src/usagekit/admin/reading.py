@@ -59,6 +59,7 @@ class Reading:
         cut: the titles of what there was no time for.
         is_exact: whether every answer so far counted every event.
         complete_from: as of `UsageReport`.
+        totals: of the range and the filters, as far as they were asked for.
     """
 
     def __init__(self, questions: Questions, state: State, names_of: NamesOf) -> None:
@@ -68,6 +69,7 @@ class Reading:
         self.cut: list[str] = []
         self.is_exact = True
         self.complete_from: Any = None
+        self.totals: dict[str, Any] = {}
         self.end = questions.end or max(questions.now, questions.start)
         self.bucket = bucket_for(self.end - questions.start)
         self.by_time = self.read("the chart", (self.bucket, "event"), ADDITIVE)
@@ -86,6 +88,8 @@ class Reading:
             return None
         self.is_exact = self.is_exact and report.exact
         self.complete_from = report.complete_from or self.complete_from
+        if not options.get("where") and not options.get("before"):
+            self.totals |= report.totals
         return report
 
     @property

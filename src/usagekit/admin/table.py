@@ -62,6 +62,7 @@ class _Table:
             *(["latency_ms_p95"] if state.by in _TIMED else []),
             "last_seen",
         ]
+        self._asked = [*self._measures, *(["users"] if state.by == "user" else [])]  # their number is a card
         self._columns = [] if state.by == "event" else reading.events[:_EVENT_COLUMNS]
         self._events: dict[Any, dict[str, int]] = {}  # by row and event type
 
@@ -101,11 +102,11 @@ class _Table:
         sign, event = "-" * state.order.startswith("-"), state.order.removeprefix("-").removeprefix(_EVENT)
         if _EVENT not in state.order or event not in self._reading.events:
             order = "-events" if _EVENT in state.order else state.order
-            return read(self._title, by, self._measures, order=order, limit=limit)
+            return read(self._title, by, self._asked, order=order, limit=limit)
         ranks = read(self._title, by, ("events",), order=f"{sign}events", limit=limit, where={"event": (event,)})
         keys = [row[state.by] for row in ranks.rows] if ranks else []
         report = read(self._title, by, self._measures, where={state.by: keys})
-        whole = read(self._title, (), self._measures)
+        whole = read(self._title, (), self._asked)
         if ranks is None or report is None or whole is None:
             return None
         rows = {row[state.by]: row for row in report.rows}
