@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from usagekit._reading.rows import NAME_TABLES, Rows
 from usagekit._reading.sections import Piece, Planner, Section, sections, stretched
-from usagekit._reading.sources import RAW_DURATIONS, RAW_EXTREMES, chain_for, latest, raw_value
+from usagekit._reading.sources import RAW_DURATIONS, RAW_EXTREMES, SHAPE_KEYS, chain_for, latest, raw_value
 from usagekit._reading.state import EVER_US, State
 from usagekit._store import histograms
 from usagekit._store.tiers import DAY_US, HISTOGRAMS, MEMBER_DAYS, ORG_HOURS, WEEK_US
@@ -200,19 +200,23 @@ class Reading:
         signed: bool = False,
     ) -> list[Row]:
         extra = self.rows.extra
+        raw = [raw_value(name, extra) for name in columns]
+        values, conditions = [value.whole for value in raw], [""] * len(raw)
+        if any(name in SHAPE_KEYS for name in by):  # each group is of one shape
+            values, conditions = [value.value for value in raw], [value.condition for value in raw]
         largest = [RAW_EXTREMES[name] for name in extremes]
         factors = [extra.weight] * (extra.weight != "1") + ["w.sign"] * signed
-        plain = [f"sum({' * '.join([raw_value(name, extra), *factors])})" for name in columns]
+        plain = [f"sum({' * '.join([value, *factors])})" for value in values]
         try:
-            found = read(planned, by, [*plain, *largest], frontier)
+            found = read(planned, by, [*plain, *largest], frontier, only=conditions)
             if not any(type(value) is float for row in found for value in row[len(by) :]):
                 return found
         except self._connection.OperationalError as error:
             if "integer overflow" not in str(error):
                 raise
         # A product or a sum went beyond 64 bits. Slower, and without that limit.
-        exact = [f"exact_sum({raw_value(name, extra)}, {' * '.join(factors) or '1'})" for name in columns]
-        return list(_with_integers(read(planned, by, [*exact, *largest], frontier), len(by)))
+        exact = [f"exact_sum({value}, {' * '.join(factors) or '1'})" for value in values]
+        return list(_with_integers(read(planned, by, [*exact, *largest], frontier, only=conditions), len(by)))
 
     def tail_sums(self, by: tuple[str, ...], columns: Sequence[str], frontier: int) -> list[Row]:
         """Give for each key of `by` the sum of all `columns` together, of events behind the frontier."""

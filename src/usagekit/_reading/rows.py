@@ -202,6 +202,7 @@ class Rows:
         *,
         condition: str = "1",
         first: int = 0,
+        only: Sequence[str] = (),
     ) -> list[Row]:
         """Give the groups of the raw rows of some pieces, of events up to the frontier.
 
@@ -212,9 +213,11 @@ class Rows:
             frontier: the last event that is looked at.
             condition: which of the rows to take, as SQL.
             first: how many of `columns` are no aggregates, and grouped by, too.
+            only: conditions on the shape, for the first columns: of other shapes they are 0; `""` = of none. Where the
+                question groups by something that shapes tell.
         """
         self._load(planned)
-        return self._raw(RAW_PIECES, by, columns, frontier, condition=condition, first=first)
+        return self._raw(RAW_PIECES, by, columns, frontier, condition=condition, first=first, only=only)
 
     def tail(
         self,
@@ -225,14 +228,23 @@ class Rows:
         *,
         condition: str = "1",
         first: int = 0,
+        only: Sequence[str] = (),
     ) -> list[Row]:
         """Give what `raw` gives, of events behind the frontier."""
         self._load(planned)
         condition = f"{TAIL_BLOCKS} AND {condition}"
-        return self._raw(RAW_TAIL, by, columns, frontier, condition=condition, first=first)
+        return self._raw(RAW_TAIL, by, columns, frontier, condition=condition, first=first, only=only)
 
     def _raw(
-        self, rows: str, by: Sequence[str], columns: Sequence[str], frontier: int, *, condition: str, first: int
+        self,
+        rows: str,
+        by: Sequence[str],
+        columns: Sequence[str],
+        frontier: int,
+        *,
+        condition: str,
+        first: int,
+        only: Sequence[str],
     ) -> list[Row]:
         values: dict[str, Any] = {"frontier": frontier}
         ids: dict[str, str] = {}
@@ -262,7 +274,7 @@ class Rows:
         filtered = f"{self.extra.join} WHERE {' AND '.join(where)}"
         used = " ".join([*ids, *columns, filtered])
         joins = [join for prefix, join in RAW_JOINS.items() if re.search(rf"\b{prefix[0]}\.", used)]
-        sql = _grouped(f"{rows} {''.join(joins)}{filtered}", ids, columns[first:], names, "".join(named))
+        sql = _grouped(f"{rows} {''.join(joins)}{filtered}", ids, columns[first:], names, "".join(named), only)
         return self._connection.execute(sql, values).fetchall()
 
     @property
@@ -348,13 +360,23 @@ def _named(dictionary: Dictionary, column: str) -> str:
     return f" CROSS JOIN {table} {alias} ON {alias}.id = g.{column}" if table else ""
 
 
-def _grouped(rows: str, ids: Mapping[str, str], columns: Sequence[str], names: Sequence[str], joins: str) -> str:
+def _grouped(  # noqa: PLR0917
+    rows: str,
+    ids: Mapping[str, str],
+    columns: Sequence[str],
+    names: Sequence[str],
+    joins: str,
+    only: Sequence[str] = (),
+) -> str:
     """Give the SELECT that groups by ids, expressions with their names, and then names the groups."""
-    inner = [*(f"{expression} AS {name}" for expression, name in ids.items())]
-    inner += [f"{column} AS c{number}" for number, column in enumerate(columns)]
+    different = {column: f"c{number}" for number, column in enumerate(dict.fromkeys(columns))}
+    inner = [f"{expression} AS {name}" for expression, name in {**ids, **different}.items()]
     group = f" GROUP BY {', '.join(map(str, range(1, len(ids) + 1)))}" if ids else ""
-    wanted = ", ".join([*names, *(f"g.c{number}" for number in range(len(columns)))])
-    return f"SELECT {wanted} FROM (SELECT {', '.join(inner)} {rows}{group}) g{joins}"
+    wanted = [f"g.{different[column]}" for column in columns]
+    for number, condition in enumerate(only):
+        if condition:
+            wanted[number] = f"iif({condition}, {wanted[number]}, 0)"
+    return f"SELECT {', '.join([*names, *wanted])} FROM (SELECT {', '.join(inner)} {rows}{group}) g{joins}"
 
 
 def _attribute(expression: str, name: str, values: dict[str, Any]) -> str:

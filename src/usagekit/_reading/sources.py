@@ -84,24 +84,47 @@ NO_EXTRAS = Extra("", "1", "1000000", "0")
 WITH_EXTRAS = Extra(EXTRAS, "x.weight", "x.quantity", "x.other_output")
 
 
-def raw_value(column: str, extra: Extra) -> str:
-    """Give what one raw row adds to a column of `WIDE`, before its weight."""
+class RawValue(NamedTuple):
+    """What one raw row adds to a column of `WIDE`, before its weight, as SQL.
+
+    Attributes:
+        value: of the row.
+        condition: on its shape alone: the rows of other shapes add nothing; `""` = all do.
+    """
+
+    value: str
+    condition: str = ""
+
+    @property
+    def whole(self) -> str:
+        """Both in one."""
+        return f"iif({self.condition}, {self.value}, 0)" if self.condition else self.value
+
+
+def raw_value(column: str, extra: Extra) -> RawValue:
+    """Give what one raw row adds to a column."""
+    output = RawValue("e.output", _CALL), RawValue("e.output", f"NOT ({_CALL})")
+    if extra.join:
+        output = (
+            RawValue(f"iif({_CALL}, e.output, {extra.other_output})"),
+            RawValue(f"iif({_CALL}, {extra.other_output}, e.output)"),
+        )
     return {
-        "events": "1",
-        "failed": "(s.status >= 400)",
-        "other": "(s.status = 0)",
-        "input": "e.input",
-        "output": f"CASE WHEN {_CALL} THEN e.output ELSE {extra.other_output} END",
-        "cost": "coalesce(e.cost_nano, 0)",
-        "costed": "(e.cost_nano IS NOT NULL)",
-        "cache_read": "e.cache_read",
-        "cache_write": "e.cache_write",
-        "reasoning": "e.reasoning",
-        "unpriced": "(s.cost_source = 'unpriced')",
-        "bytes": f"CASE WHEN {_CALL} THEN {extra.other_output} ELSE e.output END",
-        "quantity": f"({extra.quantity} - 1000000)",
-        "latency": "coalesce(e.latency_us, 0)",
-        "unmeasured": "(e.latency_us IS NULL)",
+        "events": RawValue("1"),
+        "failed": RawValue("1", "s.status >= 400"),
+        "other": RawValue("1", "s.status = 0"),
+        "input": RawValue("e.input"),
+        "output": output[0],
+        "cost": RawValue("coalesce(e.cost_nano, 0)"),
+        "costed": RawValue("(e.cost_nano IS NOT NULL)"),
+        "cache_read": RawValue("e.cache_read"),
+        "cache_write": RawValue("e.cache_write"),
+        "reasoning": RawValue("e.reasoning"),
+        "unpriced": RawValue("1", "s.cost_source = 'unpriced'"),
+        "bytes": output[1],
+        "quantity": RawValue(f"({extra.quantity} - 1000000)"),
+        "latency": RawValue("coalesce(e.latency_us, 0)"),
+        "unmeasured": RawValue("(e.latency_us IS NULL)"),
     }[column]
 
 
