@@ -1,12 +1,13 @@
 """Users, when there are many: the first few of them, and how many there are.
 
-Whole weeks, or days, are a quick way to bound what a user can have within a range, and their latest events to see who
-was there at all. Only those at the top, and the few of whom these do not tell, need a look at the range's edges.
+The first ones are found as Fagin's threshold algorithm does it: who is far down in every week that the range touches
+cannot be among them. Who was there at all is told by weeks within the range, and by the latest events of those that it
+only touches; the few of whom these do not tell need a look at days, and at the range's edges.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usagekit._reading.sections import Piece, sections, stretched
 from usagekit._reading.sources import latest
@@ -17,20 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from usagekit._reading.reading import Reading, Sums
+    from usagekit._reading.sections import Section
     from usagekit._store.tiers import Tier
 
-_NO, _MAYBE, _YES = 0, 1, 2
-_MARGIN = 2  # how many times the limit is looked at first, at the least
-_CAUTION = 0.9
-
-
-class _Bounds(NamedTuple):
-    """What cells tell of users, by id: how much they have at the most, and whether they are in the range at all."""
-
-    most: dict[int, int]
-    present: dict[int, int]  # `_NO`, `_MAYBE` or `_YES`
-    tier: Tier
-    share: float  # of their time that is within the range
+_UNKNOWN = 0  # the id of the unknown user
+_DEPTH = 2  # how many times the limit is looked at in each cell, first
+_WITHIN = (1,)  # marks the pieces that are wholly within the range
 
 
 def top_users(
@@ -38,93 +31,104 @@ def top_users(
 ) -> tuple[Sums, set[int]] | None:
     """Give the sums of at least those users who have the `limit` largest of `rank`, and the ids of all users.
 
-    The unknown user is one, too. None where such bounds do not help; then all have to be looked at.
+    The unknown user is one, too. None where all have to be looked at, or may as well be.
     """
-    bounds = _bounds(reading, rank)
-    if bounds is None or len(bounds.most) <= _MARGIN * limit:
+    tiers = _tiers(reading, rank)
+    if not tiers:
         return None
-    best = sorted(bounds.most, key=bounds.most.__getitem__, reverse=True)
+    present = _present(reading, tiers)
+    if len(present) <= _DEPTH * limit:
+        return None
+    ((start, end),) = reading.rolled
+    tier = tiers[0] if end - start >= WEEK_US else tiers[-1]  # whole weeks would say little of a day
     places = [columns.index(name) for name in rank]
-    likely = bounds.most[best[limit - 1]] * bounds.share * _CAUTION  # what the last of the first has, if all are alike
-    count = max(_MARGIN * limit, sum(most >= likely for most in bounds.most.values()))
+    depth = _DEPTH * limit
     while True:
-        with reading.rows.only_users(best[:count]):
+        leaders, beyond = _leaders(reading, tier, rank, depth)
+        with reading.rows.only_users(leaders):
             found = reading.sums(("user",), columns)
         ranks = sorted((sum([values[n] for n in places]) for values in found.values()), reverse=True)
-        if count >= len(best) or (len(ranks) >= limit and ranks[limit - 1] > bounds.most[best[count]]):
-            return found, _present(reading, bounds)
-        count *= 4
+        if beyond is None or (len(ranks) >= limit and ranks[limit - 1] > beyond):
+            return found, present
+        depth *= 4
 
 
 def users_present(reading: Reading) -> set[int] | None:
-    """Give the ids of all users with events, the unknown one included; None where such bounds do not help."""
-    bounds = _bounds(reading, ())
-    return None if bounds is None else _present(reading, bounds)
+    """Give the ids of all users with events, the unknown one included; None where there is no quick way."""
+    tiers = _tiers(reading, ())
+    return _present(reading, tiers) if tiers else None
 
 
-def _present(reading: Reading, bounds: _Bounds) -> set[int]:
-    present = {user for user, found in bounds.present.items() if found == _YES}
-    for tier in (MEMBER_DAYS, None) if bounds.tier is MEMBER_WEEKS else (None,):
-        unsure = {user for user, found in bounds.present.items() if found == _MAYBE} - present
-        if not unsure:
-            break
+def _tiers(reading: Reading, columns: Sequence[str]) -> list[Tier]:
+    """Give the tiers of members that know `columns`, coarsest first; none where looking at everything is as good."""
+    state = reading.state
+    if reading.is_small or state.exact or state.usable_us < EVER_US or len(reading.rolled) != 1:
+        return []
+    return [tier for tier in reading.chain_for(("user",), ("events", *columns)) if tier in {MEMBER_WEEKS, MEMBER_DAYS}]
+
+
+def _section(reading: Reading) -> Section:
+    return stretched(sections((), "UTC", reading.rolled), reading.state.first_us, reading.state.last_us)[0]
+
+
+def _leaders(reading: Reading, tier: Tier, rank: Sequence[str], depth: int) -> tuple[set[int], int | None]:
+    """Give the users with the `depth` largest of `rank` in any cell that the range touches, or behind the frontier.
+
+    Also more than which no other user has in the range; None where there is no other. The unknown user, who may be of
+    any number of orgs, is always among the first.
+    """
+    start, end = (us - tier.origin_us for us in _section(reading)[:2])
+    leaders = {_UNKNOWN}
+    beyond = 0
+    is_all = True
+    for cell in range(start // tier.cell_us, -(-end // tier.cell_us)):
+        reading.note([Piece(tier, cell, cell + 1, 1, ())])
+        rows = reading.rows.leaders(tier, cell, rank, depth + 1)
+        leaders.update(user for user, _ in rows[:depth])
+        if len(rows) > depth:
+            beyond += rows[depth][1]
+            is_all = False
+    tail = reading.tail_sums(("user",), rank, reading.state.frontier_of((tier,)))
+    tail.sort(key=lambda row: row[1], reverse=True)
+    leaders.update(user for user, _ in tail[:depth])
+    if len(tail) > depth:
+        beyond += tail[depth][1]
+        is_all = False
+    return leaders, None if is_all else beyond * reading.rows.members_per_user()
+
+
+def _present(reading: Reading, tiers: Sequence[Tier]) -> set[int]:
+    frontier = reading.state.frontier_of(tiers)
+    present = {user for user, _ in reading.tail_sums(("user",), (), frontier)}
+    unsure = None
+    for tier in dict.fromkeys((tiers[0], MEMBER_DAYS)):
         with reading.rows.only_users(unsure):
-            if tier is not None:
-                bounds = _told_by(reading, tier, ())
-                present.update(user for user, found in bounds.present.items() if found == _YES)
-            else:
-                present.update(key[0] for key in reading.sums(("user",), ("events",)))
+            sure, unsure = _told_by(reading, tier)
+        present |= sure
+        unsure -= present
+        if not unsure:
+            return present
+    with reading.rows.only_users(unsure):
+        present.update(user for (user,) in reading.sums(("user",), ("events",)))
     return present
 
 
-def _bounds(reading: Reading, columns: Sequence[str]) -> _Bounds | None:
-    """Give bounds of the sum of `columns` for each user; None where that is no quick way."""
-    state = reading.state
-    if reading.is_small or state.exact or state.usable_us < EVER_US or len(reading.rolled) != 1:
-        return None
-    tiers = [tier for tier in reading.chain_for(("user",), ("events", *columns)) if tier in {MEMBER_WEEKS, MEMBER_DAYS}]
-    if not tiers:
-        return None
-    ((start, end),) = reading.rolled
-    is_short = end - start < WEEK_US  # the weeks that it touches would bound little
-    tier = tiers[-1] if columns and is_short else tiers[0]
-    bounds = _told_by(reading, tier, columns)
-    for user, bound in reading.tail_sums(("user",), columns, state.frontier_of((tier,))):
-        bounds.most[user] = bounds.most.get(user, 0) + bound
-        bounds.present[user] = _YES
-    return bounds
-
-
-def _told_by(reading: Reading, tier: Tier, columns: Sequence[str]) -> _Bounds:
-    """Give what all the cells of a tier tell that the range touches."""
-    section = stretched(sections((), "UTC", reading.rolled), reading.state.first_us, reading.state.last_us)[0]
+def _told_by(reading: Reading, tier: Tier) -> tuple[set[int], set[int]]:
+    """Give the users that were there, and those that may have been, as far as the cells of a tier tell."""
+    section = _section(reading)
     start, end = (us - tier.origin_us for us in section[:2])
-    first, inside, behind, last = (
-        start // tier.cell_us,
-        -(-start // tier.cell_us),
-        end // tier.cell_us,
-        -(-end // tier.cell_us),
-    )
+    first, inside = start // tier.cell_us, -(-start // tier.cell_us)
+    behind, last = end // tier.cell_us, -(-end // tier.cell_us)
     if inside > behind:  # within one cell
         inside = behind = last
-    pieces = [
-        Piece(tier, first, inside, 1, ()),
-        Piece(tier, inside, behind, 1, (_YES,)),
-        Piece(tier, behind, last, 1, ()),
-    ]
-    pieces = [piece for piece in pieces if piece.start < piece.end]
+    touched = [Piece(tier, *cells, 1, ()) for cells in {(first, inside), (behind, last)} if cells[0] < cells[1]]
+    pieces = [*touched, *([Piece(tier, inside, behind, 1, _WITHIN)] if inside < behind else [])]
     reading.note(pieces)
+    given = {"since": section.start_us, "until": section.end_us}
     # The latest event of a cell that the range only touches tells, unless it is behind the range.
     event = latest(tier)
-    touched = f"iif({event} >= :since AND {event} < :until, {_YES}, iif(ifnull({event} >= :until, 1), {_MAYBE}, {_NO}))"
-    wanted = [
-        f"max(ifnull(w.k0, {touched}))",
-        *(f"sum({' + '.join(f't.{name}' for name in columns)})" for _ in columns[:1]),
-    ]
-    given = {"since": section.start_us, "until": section.end_us}
-    most: dict[int, int] = {}
-    present: dict[int, int] = {}
-    for user, is_there, *bound in reading.rows.cells(tier, pieces, ("user",), wanted, given=given):
-        most[user] = most.get(user, 0) + sum(bound)
-        present[user] = max(present.get(user, _NO), is_there)
-    return _Bounds(most, present, tier, (end - start) / ((last - first) * tier.cell_us))
+    is_there = f"(w.k0 OR {event} >= :since AND {event} < :until)"
+    sure = reading.rows.cells(tier, pieces, ("user",), (), condition=is_there, given=given)
+    found = {user for (user,) in sure}
+    may_be = reading.rows.cells(tier, touched, ("user",), (), condition=f"ifnull({event} >= :until, 1)", given=given)
+    return found, {user for (user,) in may_be} - found

@@ -83,9 +83,12 @@ class Rows:
         return [*ids, *(self._state.erased if name == "user" and "" in allowed else ())]
 
     @contextmanager
-    def only_users(self, users: Iterable[int]) -> Iterator[None]:
-        """Leave all but these users, by id, out of what is read in a block."""
+    def only_users(self, users: Iterable[int] | None) -> Iterator[None]:
+        """Leave all but these users, by id, out of what is read in a block; None = leave none out."""
         before = self.allowed
+        if users is None:
+            yield
+            return
         asked = before.get("user")
         self.allowed = {**before, "user": [user for user in users if asked is None or user in asked]}
         try:
@@ -190,6 +193,30 @@ class Rows:
             f"SELECT {wanted} FROM temp.pieces w CROSS JOIN {tier.name} t"
             f" ON t.{tier.clock} >= w.lo AND t.{tier.clock} < w.hi"
         )
+
+    def leaders(self, tier: Tier, cell: int, columns: Sequence[str], most: int) -> list[tuple[int, int]]:
+        """Give the members with the largest sum of `columns` in all that one time's cells hold: users and sums.
+
+        Args:
+            tier: one whose cells are of members.
+            cell: its number.
+            columns: of the tier.
+            most: how many at the most; the largest come first.
+        """
+        values: dict[str, Any] = {"cell": cell, "most": most}
+        where = [f"t.{column} IN ({allowed})" for column, allowed in self._cell_filters(tier, values).items()]
+        # Of one time alone, cells are in the order of members: nothing has to be sorted to be grouped.
+        best = (
+            f"SELECT t.member, sum({' + '.join(f't.{name}' for name in columns)}) AS total FROM {tier.name} t"
+            f" WHERE {' AND '.join([f't.{tier.clock} = :cell', *where])} GROUP BY 1 ORDER BY total DESC LIMIT :most"
+        )
+        sql = f"SELECT m.user, g.total FROM ({best}) g CROSS JOIN members m ON m.id = g.member ORDER BY total DESC"
+        return self._connection.execute(sql, values).fetchall()
+
+    def members_per_user(self) -> int:
+        """Give of how many orgs a known user is at the most."""
+        counts = "SELECT count(*) AS number FROM members WHERE user <> 0 GROUP BY user"
+        return int(self._connection.execute(f"SELECT ifnull(max(number), 0) FROM ({counts})").fetchone()[0])
 
     # Raw rows.
 
@@ -371,12 +398,13 @@ def _grouped(  # noqa: PLR0917
     """Give the SELECT that groups by ids, expressions with their names, and then names the groups."""
     different = {column: f"c{number}" for number, column in enumerate(dict.fromkeys(columns))}
     inner = [f"{expression} AS {name}" for expression, name in {**ids, **different}.items()]
-    group = f" GROUP BY {', '.join(map(str, range(1, len(ids) + 1)))}" if ids else ""
+    group = f" GROUP BY {', '.join(map(str, range(1, len(ids) + 1)))}" if ids and columns else ""
+    distinct = "" if columns else "DISTINCT "  # several times faster than groups of nothing
     wanted = [f"g.{different[column]}" for column in columns]
     for number, condition in enumerate(only):
         if condition:
             wanted[number] = f"iif({condition}, {wanted[number]}, 0)"
-    return f"SELECT {', '.join([*names, *wanted])} FROM (SELECT {', '.join(inner)} {rows}{group}) g{joins}"
+    return f"SELECT {', '.join([*names, *wanted])} FROM (SELECT {distinct}{', '.join(inner)} {rows}{group}) g{joins}"
 
 
 def _attribute(expression: str, name: str, values: dict[str, Any]) -> str:
