@@ -116,7 +116,7 @@ class Rows:
         *,
         condition: str = "1",
         given: Mapping[str, Any] | None = None,
-    ) -> Iterable[Row]:
+    ) -> list[Row]:
         """Give the groups of the cells of some pieces.
 
         Args:
@@ -150,7 +150,7 @@ class Rows:
             names.append(self._key(dictionary, name, values))
             joins[_named(dictionary, column)] = None
         rows = f"FROM temp.pieces w CROSS JOIN {tier.name} t ON {at} WHERE {' AND '.join(where)}"
-        return self._connection.execute(_grouped(rows, ids, columns, names, "".join(joins)), values)
+        return self._connection.execute(_grouped(rows, ids, columns, names, "".join(joins)), values).fetchall()
 
     def _looked_up(self, tier: Tier, name: str) -> tuple[str, Dictionary]:
         """Give the column of a tier's key that knows a dimension, and what its ids stand for."""
@@ -185,14 +185,14 @@ class Rows:
         found, of = self._connection.execute(sql, values).fetchone()
         return bool(found <= 1 or found * _FEW <= (of or 0))
 
-    def blobs(self, tier: Tier, planned: Iterable[Piece], column: str, buckets: int) -> Iterable[Row]:
+    def blobs(self, tier: Tier, planned: Iterable[Piece], column: str, buckets: int) -> list[Row]:
         """Give the buckets and one column of each cell of a histogram's tier."""
         self._load(planned)
         wanted = ", ".join([*(f"w.k{number}" for number in range(buckets)), f"t.{column}"])
         return self._connection.execute(
             f"SELECT {wanted} FROM temp.pieces w CROSS JOIN {tier.name} t"
             f" ON t.{tier.clock} >= w.lo AND t.{tier.clock} < w.hi"
-        )
+        ).fetchall()
 
     def leaders(self, tier: Tier, cell: int, columns: Sequence[str], most: int) -> list[tuple[int, int]]:
         """Give the members with the largest sum of `columns` in all that one time's cells hold: users and sums.
