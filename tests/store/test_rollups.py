@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,11 @@ from usagekit._store.schema import Transaction, connect
 from usagekit._store.tiers import FAMILIES
 from usagekit.backends.memory import MemoryBackend
 from usagekit.backends.sqlite import SQLiteBackend
+from usagekit.errors import StorageError
 from usagekit.event import from_microseconds
 from usagekit.query import UsageQuery
 
 if TYPE_CHECKING:
-    import sqlite3
     from pathlib import Path
 
 
@@ -116,6 +117,25 @@ def test_a_batch_that_some_families_hold_is_counted_once(path: Path, families: i
     roll_up(path)
     assert cells(path) == found
     assert sum(row[2] for row in found["quarters"]) == sum(event.weight for event in happened)
+
+
+def test_a_process_that_is_behind_leaves_the_rollups_alone(path: Path) -> None:
+    """It would not fill the tables it does not know."""
+    write_events(path, 60)
+    roll_up_to(path, 20)
+    before = cells(path)
+    with closing(connect(str(path))) as connection:
+        rollups = Rollups(connection)
+        assert rollups.lag() == 40
+
+        query(path, "PRAGMA user_version=99")
+
+        with pytest.raises(StorageError, match=r"is of schema 99 now, and this process knows \d+: it leaves"):
+            rollups.step(20)
+    # What one of schema 5 does first, which did not look.
+    with pytest.raises(sqlite3.OperationalError, match="spans has 4 columns"):
+        query(path, "INSERT INTO spans SELECT 0, 0, 0")
+    assert cells(path) == before
 
 
 def test_rows_change_and_a_rebuild_begins_amid_a_batch(path: Path) -> None:

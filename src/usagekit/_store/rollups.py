@@ -19,8 +19,9 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from usagekit._store.folding import LISTED, RANGE, Fold
-from usagekit._store.schema import BLOCK_SHIFT, Transaction
+from usagekit._store.schema import BLOCK_SHIFT, SCHEMA_VERSION, Transaction
 from usagekit._store.tiers import FAMILIES, SPAN_SHIFT, TIERS, Tier, whole_since
+from usagekit.errors import StorageError
 
 if TYPE_CHECKING:
     import sqlite3
@@ -193,7 +194,8 @@ class Rollups:
 
     def _note_spans(self, after: int, last: int) -> None:
         self._connection.execute(
-            "INSERT INTO spans SELECT block >> :shift, min(first_us), max(last_us) FROM blocks"
+            "INSERT INTO spans (span, first_us, last_us)"
+            " SELECT block >> :shift, min(first_us), max(last_us) FROM blocks"
             " WHERE block BETWEEN :first AND :last GROUP BY 1"
             " ON CONFLICT DO UPDATE SET first_us = min(first_us, excluded.first_us),"
             " last_us = max(last_us, excluded.last_us)",
@@ -206,6 +208,13 @@ class Rollups:
         return Transaction(self._connection)
 
     def _counters(self) -> dict[str, int]:
+        version: int = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        if version != SCHEMA_VERSION:
+            msg = (
+                f"the ledger is of schema {version} now, and this process knows {SCHEMA_VERSION}: it leaves the rollups"
+                " to newer ones; restart it"
+            )
+            raise StorageError(msg)
         return dict(self._connection.execute("SELECT name, value FROM counters"))
 
     def _counter(self, name: str) -> int:

@@ -249,6 +249,9 @@ def _add_cloudflare(db: Database) -> None:
 
 
 def _put_time_first(db: Database) -> None:
+    # Processes that still know schema 5 insert three values here, and must not add to rollups without type_days. Later
+    # ones look at the schema themselves.
+    db.execute("ALTER TABLE spans ADD COLUMN schema INTEGER")
     if not db["type_days"].exists():
         add_functions(db.conn)
         sums = ", ".join(f"exact_sum({name}, 1)" for name in TYPE_DAYS.columns)
