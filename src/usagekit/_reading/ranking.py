@@ -98,10 +98,12 @@ def _leaders(reading: Reading, tier: Tier, rank: Sequence[str], depth: int) -> t
 
 
 def _present(reading: Reading, tiers: Sequence[Tier]) -> set[int]:
-    frontier = reading.state.frontier_of(tiers)
-    present = {user for user, _ in reading.tail_sums(("user",), (), frontier)}
+    present = {user for user, _ in reading.tail_sums(("user",), (), reading.state.frontier_of(tiers))}
+    ((start, end),) = reading.rolled
+    # Of a short time that is past, weeks know little: most of those who were there came again.
+    is_past = end <= reading.state.last_us and end - start < WEEK_US
     unsure = None
-    for tier in dict.fromkeys((tiers[0], MEMBER_DAYS)):
+    for tier in (MEMBER_DAYS,) if is_past else dict.fromkeys((tiers[0], MEMBER_DAYS)):
         with reading.rows.only_users(unsure):
             sure, unsure = _told_by(reading, tier)
         present |= sure
@@ -127,8 +129,8 @@ def _told_by(reading: Reading, tier: Tier) -> tuple[set[int], set[int]]:
     given = {"since": section.start_us, "until": section.end_us}
     # The latest event of a cell that the range only touches tells, unless it is behind the range.
     event = latest(tier)
-    is_there = f"(w.k0 OR {event} >= :since AND {event} < :until)"
-    sure = reading.rows.cells(tier, pieces, ("user",), (), condition=is_there, given=given)
-    found = {user for (user,) in sure}
-    may_be = reading.rows.cells(tier, touched, ("user",), (), condition=f"ifnull({event} >= :until, 1)", given=given)
-    return found, {user for (user,) in may_be} - found
+    is_there = f"(w.k0 OR ifnull({event} >= :since AND {event} < :until, 0))"
+    may_be = f"({is_there} OR ifnull({event} >= :until, 1))"
+    told = reading.rows.cells(tier, pieces, ("user",), (is_there,), condition=may_be, given=given, first=1)
+    sure = {user for user, is_sure in told if is_sure}
+    return sure, {user for user, _ in told} - sure

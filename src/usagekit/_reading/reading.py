@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from usagekit._reading.rows import NAME_TABLES, Rows
 from usagekit._reading.sections import Piece, Planner, Section, sections, stretched
-from usagekit._reading.sources import RAW_DURATIONS, RAW_EXTREMES, SHAPE_KEYS, chain_for, latest, raw_value
+from usagekit._reading.sources import RAW_DURATIONS, RAW_EXTREMES, SHAPE_KEYS, bucket, chain_for, latest, raw_value
 from usagekit._reading.state import EVER_US, State
 from usagekit._store import histograms
 from usagekit._store.tiers import DAY_US, HISTOGRAMS, MEMBER_DAYS, ORG_HOURS, WEEK_US
@@ -35,7 +35,7 @@ class Reading:
     """Adds up what one question needs, from rollups and raw rows; lives within one read transaction.
 
     Args:
-        connection: open, with the functions of `exact` and `bucket_of`; temporary tables are made in it.
+        connection: open, with the functions of `exact`; temporary tables are made in it.
         query: the question.
         raw_enough: read raw rows alone where no more than that many lie in the windows.
 
@@ -256,7 +256,7 @@ class Reading:
         frontier: int,
     ) -> None:
         value, extra = RAW_DURATIONS[which], self.rows.extra
-        columns = [f"bucket_of(max({value}, 0))", f"exact_sum(1, {extra.weight})" if extra.join else "count(*)"]
+        columns = [bucket(value), f"exact_sum(1, {extra.weight})" if extra.join else "count(*)"]
         for *key, number, count in read(planned, by, columns, frontier, condition=f"{value} IS NOT NULL", first=1):
             weights = groups.setdefault(tuple(key), {})
             weights[number] = weights.get(number, 0) + int(count)

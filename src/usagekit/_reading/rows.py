@@ -51,7 +51,7 @@ class Rows:
     """Reads over one connection, in one transaction, what a question's filters leave; makes a temporary table there.
 
     Args:
-        connection: open, with the functions of `exact` and `bucket_of`.
+        connection: open, with the functions of `exact`.
         query: the question.
         windows: when, half-open, in microseconds; ascending and disjoint.
         state: of the ledger.
@@ -116,6 +116,7 @@ class Rows:
         *,
         condition: str = "1",
         given: Mapping[str, Any] | None = None,
+        first: int = 0,
     ) -> list[Row]:
         """Give the groups of the cells of some pieces.
 
@@ -125,7 +126,8 @@ class Rows:
             by: what to group by.
             columns: aggregates, as SQL on cells `t` and pieces `w`.
             condition: which of the cells to take, as SQL.
-            given: values bound in it.
+            given: values bound in them.
+            first: how many of `columns` are no aggregates, and grouped by, too.
         """
         values = dict(given or {})
         filters = self._cell_filters(tier, values)
@@ -149,8 +151,11 @@ class Rows:
             ids[f"t.{column}"] = column
             names.append(self._key(dictionary, name, values))
             joins[_named(dictionary, column)] = None
+        for number, expression in enumerate(columns[:first]):
+            ids[expression] = f"f{number}"
+            names.append(f"g.f{number}")
         rows = f"FROM temp.pieces w CROSS JOIN {tier.name} t ON {at} WHERE {' AND '.join(where)}"
-        return self._connection.execute(_grouped(rows, ids, columns, names, "".join(joins)), values).fetchall()
+        return self._connection.execute(_grouped(rows, ids, columns[first:], names, "".join(joins)), values).fetchall()
 
     def _looked_up(self, tier: Tier, name: str) -> tuple[str, Dictionary]:
         """Give the column of a tier's key that knows a dimension, and what its ids stand for."""

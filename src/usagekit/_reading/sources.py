@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from usagekit._clean import COUNT_LIMIT
 from usagekit._store.schema import BLOCK_SHIFT
 from usagekit._store.tiers import (
     ATTRIBUTE_DAYS,
@@ -69,6 +70,7 @@ RAW_JOINS = {
 EXTRAS = "CROSS JOIN extras x ON x.id = p.extra\n"
 
 _CALL = "s.kind = 'llm'"
+_MOST_SHIFTED = COUNT_LIMIT.bit_length() - 7
 
 
 class Extra(NamedTuple):
@@ -134,7 +136,19 @@ def latest(tier: Tier) -> str:
 
 
 RAW_EXTREMES = {"latency_max": "max(e.latency_us)", "last": f"max({RAW_TIME})"}
-RAW_DURATIONS = {"latency": "e.latency_us", "first_token": "coalesce(e.latency_us, 0) - e.tail_us"}
+RAW_DURATIONS = {"latency": "max(e.latency_us, 0)", "first_token": "max(coalesce(e.latency_us, 0) - e.tail_us, 0)"}
+
+
+def bucket(value: str) -> str:
+    """Give the log-bucket of a duration as SQL, as `aggregate.bucket_of` does it: by halving what it may lie in."""
+
+    def within(least: int, most: int) -> str:
+        if least == most:
+            return value if least == 0 else f"{least << 6} + ({value} >> {least})"
+        middle = (least + most + 1) // 2
+        return f"iif({value} < {64 << middle}, {within(least, middle - 1)}, {within(middle, most)})"
+
+    return within(0, _MOST_SHIFTED)
 
 
 class Dictionary(NamedTuple):

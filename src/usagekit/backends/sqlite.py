@@ -19,7 +19,6 @@ from usagekit._store.schema import SCHEMA_VERSION, check_version, connect
 from usagekit._store.unreadable import not_opened_yet, unreadable
 from usagekit.errors import ConfigurationError
 from usagekit.event import to_microseconds
-from usagekit.query.aggregate import bucket_of
 from usagekit.query.budget import Budget
 
 if TYPE_CHECKING:
@@ -182,7 +181,6 @@ class SQLiteBackend:
         if version < SCHEMA_VERSION:
             connection.close()
             raise not_opened_yet(self.ledger_path)
-        connection.create_function("bucket_of", 1, bucket_of, deterministic=True)
         connection.execute("PRAGMA temp_store=MEMORY")
         add_functions(connection)
         return connection
