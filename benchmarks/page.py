@@ -6,7 +6,7 @@ from base64 import b64encode
 from datetime import datetime
 from functools import partial
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from unittest.mock import patch
 from wsgiref.util import setup_testing_defaults
 
@@ -30,8 +30,8 @@ class _AtTheEnd(datetime):
     """A clock that stands where the events end."""
 
     @classmethod
-    def now(cls, tz: tzinfo | None = None) -> datetime:
-        return datetime.fromtimestamp(END_US / 1_000_000, tz)
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return cls.fromtimestamp(END_US / 1_000_000, tz)
 
 
 def measure(result: Result, path: str, size: int, rounds: int) -> None:
