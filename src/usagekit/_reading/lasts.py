@@ -68,7 +68,7 @@ def lasts(reading: Reading, tier: Tier, by: tuple[str, ...]) -> dict[Key, int]:
         with nullcontext() if users is None else reading.rows.only_users(users):
             rows += [row for row in reading.rows.raw([edge], by, _LATEST, frontier) if row[:-1] in beyond]
     if reading.state.last_seq > frontier:
-        rows += reading.rows.tail(reading.everywhere, by, _LATEST, frontier)
+        rows += reading.rows.raw(reading.everywhere, by, _LATEST, frontier, behind=True)
     for *names, last_us in rows:
         if last_us is not None:
             found[tuple(names)] = max(last_us, found.get(tuple(names), 0))

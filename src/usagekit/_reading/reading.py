@@ -160,12 +160,12 @@ class Reading:
             self.note(some)
             signed = any(piece.sign < 0 for piece in some)
             if tier is None:
-                add(self._raw_sums(self.rows.raw, some, by, columns, extremes, frontier, signed=signed))
+                add(self._raw_sums(some, by, columns, extremes, frontier, signed=signed))
             else:
                 cells = self.rows.cells(tier, some, by, self._cell_sums(tier, columns, extremes, signed=signed))
                 add(_with_integers(cells, len(by)) if self.state.exact else cells)
         if self.state.last_seq > frontier:
-            add(self._raw_sums(self.rows.tail, self.everywhere, by, columns, extremes, frontier))
+            add(self._raw_sums(self.everywhere, by, columns, extremes, frontier, behind=True))
         if any(not values[0] for values in groups.values()):
             return {key: values for key, values in groups.items() if values[0]}
         return groups
@@ -188,9 +188,8 @@ class Reading:
             sums = [f"sum(t.{name} * w.sign)" if signed else f"sum(t.{name})" for name in columns]
         return sums + ["max(t.latency_max)" if name == "latency_max" else f"max({latest(tier)})" for name in extremes]
 
-    def _raw_sums(  # noqa: PLR0917
+    def _raw_sums(
         self,
-        read: Callable[..., list[Row]],
         planned: list[Piece],
         by: tuple[str, ...],
         columns: Sequence[str],
@@ -198,6 +197,7 @@ class Reading:
         frontier: int,
         *,
         signed: bool = False,
+        behind: bool = False,
     ) -> list[Row]:
         extra = self.rows.extra
         raw = [raw_value(name, extra) for name in columns]
@@ -208,7 +208,7 @@ class Reading:
         factors = [extra.weight] * (extra.weight != "1") + ["w.sign"] * signed
         plain = [f"sum({' * '.join([value, *factors])})" for value in values]
         try:
-            found = read(planned, by, [*plain, *largest], frontier, only=conditions)
+            found = self.rows.raw(planned, by, [*plain, *largest], frontier, behind=behind, only=conditions)
             if not any(type(value) is float for row in found for value in row[len(by) :]):
                 return found
         except self._connection.OperationalError as error:
@@ -216,13 +216,14 @@ class Reading:
                 raise
         # A product or a sum went beyond 64 bits. Slower, and without that limit.
         exact = [f"exact_sum({value}, {' * '.join(factors) or '1'})" for value in values]
-        return list(_with_integers(read(planned, by, [*exact, *largest], frontier, only=conditions), len(by)))
+        found = self.rows.raw(planned, by, [*exact, *largest], frontier, behind=behind, only=conditions)
+        return list(_with_integers(found, len(by)))
 
     def tail_sums(self, by: tuple[str, ...], columns: Sequence[str], frontier: int) -> list[Row]:
         """Give for each key of `by` the sum of all `columns` together, of events behind the frontier."""
         if self.state.last_seq <= frontier:
             return []
-        rows = self._raw_sums(self.rows.tail, self.everywhere, by, ("events", *columns), (), frontier)
+        rows = self._raw_sums(self.everywhere, by, ("events", *columns), (), frontier, behind=True)
         return [(*row[: len(by)], sum(row[len(by) + 1 :])) for row in rows]
 
     # Histograms.
@@ -238,26 +239,29 @@ class Reading:
         for tier, some in self._planned(chain, by, subtract=False).items():
             self.note(some)
             if tier is None:
-                self._add_raw_weights(groups, self.rows.raw, some, by, which, frontier)
+                self._add_raw_weights(groups, some, by, which, frontier)
                 continue
             for *key, blob in self.rows.blobs(tier, some, which, len(by)):
                 histograms.add_packed(groups.setdefault(tuple(key), {}), (blob,))
         if self.state.last_seq > frontier:
-            self._add_raw_weights(groups, self.rows.tail, self.everywhere, by, which, frontier)
+            self._add_raw_weights(groups, self.everywhere, by, which, frontier, behind=True)
         return groups
 
-    def _add_raw_weights(  # noqa: PLR0917
+    def _add_raw_weights(
         self,
         groups: Weights,
-        read: Callable[..., list[Row]],
         planned: list[Piece],
         by: tuple[str, ...],
         which: str,
         frontier: int,
+        *,
+        behind: bool = False,
     ) -> None:
         value, extra = RAW_DURATIONS[which], self.rows.extra
         columns = [bucket(value), f"exact_sum(1, {extra.weight})" if extra.join else "count(*)"]
-        for *key, number, count in read(planned, by, columns, frontier, condition=f"{value} IS NOT NULL", first=1):
+        known = f"{value} IS NOT NULL"
+        rows = self.rows.raw(planned, by, columns, frontier, behind=behind, condition=known, first=1)
+        for *key, number, count in rows:
             weights = groups.setdefault(tuple(key), {})
             weights[number] = weights.get(number, 0) + int(count)
 

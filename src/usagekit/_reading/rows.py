@@ -232,6 +232,7 @@ class Rows:
         columns: Sequence[str],
         frontier: int,
         *,
+        behind: bool = False,
         condition: str = "1",
         first: int = 0,
         only: Sequence[str] = (),
@@ -243,41 +244,14 @@ class Rows:
             by: what to group by.
             columns: aggregates, as SQL on raw rows `e`, their dictionaries and pieces `w`.
             frontier: the last event that is looked at.
+            behind: look at the events behind it instead.
             condition: which of the rows to take, as SQL.
             first: how many of `columns` are no aggregates, and grouped by, too.
             only: conditions on the shape, for the first columns: of other shapes they are 0; `""` = of none. Where the
                 question groups by something that shapes tell.
         """
         self._load(planned)
-        return self._raw(RAW_PIECES, by, columns, frontier, condition=condition, first=first, only=only)
-
-    def tail(
-        self,
-        planned: Iterable[Piece],
-        by: Sequence[str],
-        columns: Sequence[str],
-        frontier: int,
-        *,
-        condition: str = "1",
-        first: int = 0,
-        only: Sequence[str] = (),
-    ) -> list[Row]:
-        """Give what `raw` gives, of events behind the frontier."""
-        self._load(planned)
-        condition = f"{TAIL_BLOCKS} AND {condition}"
-        return self._raw(RAW_TAIL, by, columns, frontier, condition=condition, first=first, only=only)
-
-    def _raw(
-        self,
-        rows: str,
-        by: Sequence[str],
-        columns: Sequence[str],
-        frontier: int,
-        *,
-        condition: str,
-        first: int,
-        only: Sequence[str],
-    ) -> list[Row]:
+        rows, where = (RAW_TAIL, [TAIL_BLOCKS]) if behind else (RAW_PIECES, [])
         values: dict[str, Any] = {"frontier": frontier}
         ids: dict[str, str] = {}
         names: list[str] = []
@@ -301,7 +275,7 @@ class Rows:
         for number, expression in enumerate(columns[:first]):
             ids[expression] = f"f{number}"
             names.append(f"g.f{number}")
-        where = [condition, *self._early_filters(values)]
+        where += [condition, *self._early_filters(values)]
         where += [self._filter(self._raw_key(name, values), name, values) for name in self.allowed if name in self.own]
         filtered = f"{self.extra.join} WHERE {' AND '.join(where)}"
         used = " ".join([*ids, *columns, filtered])

@@ -19,7 +19,8 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from usagekit._store.folding import LISTED, RANGE, Fold
-from usagekit._store.schema import BLOCK_SHIFT, SCHEMA_VERSION, Transaction
+from usagekit._store.migrations import SCHEMA_VERSION
+from usagekit._store.schema import BLOCK_SHIFT, Transaction
 from usagekit._store.tiers import FAMILIES, SPAN_SHIFT, TIERS, Tier, whole_since
 from usagekit.errors import StorageError
 

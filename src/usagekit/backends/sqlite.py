@@ -14,8 +14,9 @@ from usagekit._reading.reading import Reading
 from usagekit._store.backfill import days_brought_in, read_backfill
 from usagekit._store.events import last_seq, read_page
 from usagekit._store.exact import add_functions
+from usagekit._store.migrations import SCHEMA_VERSION
 from usagekit._store.retention import Retention, days_from_environment
-from usagekit._store.schema import SCHEMA_VERSION, check_version, connect
+from usagekit._store.schema import check_version, connect
 from usagekit._store.unreadable import not_opened_yet, unreadable
 from usagekit.errors import ConfigurationError
 from usagekit.event import to_microseconds

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from zoneinfo import available_timezones
 
-from usagekit._store.schema import SCHEMA_VERSION, check_version, connect
+from usagekit._store.migrations import SCHEMA_VERSION
+from usagekit._store.schema import check_version, connect
 from usagekit._store.unreadable import not_opened_yet, unreadable
 from usagekit.backends.analytics_engine.layout import index_of
 from usagekit.backends.analytics_engine.sql.aggregates import STEPS
