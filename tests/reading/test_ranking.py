@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.rolled import roll_up
+from tests.support.rolled import roll_up, write_events
+from tests.support.stores import query
 from usagekit import Recorder, UsageEvent
+from usagekit._store.retention import Retention, purge_until_done
+from usagekit._store.tiers import DAY_US, WEEK_ORIGIN_US, WEEK_US
 from usagekit.backends.sqlite import SQLiteBackend
 from usagekit.query import UsageQuery
 
@@ -38,10 +41,10 @@ def _recorded(directory: Path, told: Told, late: Told | None = None) -> SQLiteBa
 
 def _asked(backend: SQLiteBackend, start: timedelta, end: timedelta, limit: int) -> tuple[UsageReport, UsageReport]:
     """Give what rollups answer, and what raw rows do."""
-    query = UsageQuery.build(
+    asked = UsageQuery.build(
         by="user", measures=("events", "users"), start=MONDAY + start, end=MONDAY + end, limit=limit, order="-events"
     )
-    return backend._answer(query, raw_enough=0), backend._answer(query, raw_enough=2**62)
+    return backend._answer(asked, raw_enough=0), backend._answer(asked, raw_enough=2**62)
 
 
 @pytest.mark.parametrize("days", [3, 7, 10])
@@ -84,3 +87,51 @@ def test_events_that_no_rollup_has_yet_count(tmp_path: Path) -> None:
 
     assert rolled.rows == raw.rows == [{"user": "late", "events": 8, "users": 1}]
     assert rolled.groups == raw.groups == 21
+
+
+def test_users_who_are_all_behind_the_rollups_are_told_apart(tmp_path: Path) -> None:
+    """Where the rollups know nobody by name, what bounds the others is in the tail alone."""
+    late = [(f"user-{n:02}", "org", timedelta(hours=1)) for n in reversed(range(30))]
+    backend = _recorded(tmp_path, [("", "org", timedelta(0))] * 3, late)
+
+    rolled, raw = _asked(backend, timedelta(0), timedelta(days=8), limit=5)
+
+    assert rolled.rows == raw.rows
+    assert rolled.groups == raw.groups == 31
+
+
+def test_a_late_event_does_not_hide_a_user_whose_latest_event_is_not_known(tmp_path: Path) -> None:
+    """Cells from before a rebuild of schema 5 have no latest event; one that comes late is not the latest."""
+    path = tmp_path / "usage.db"
+    day = timedelta(days=1)
+    events = [(f"user-{n}", "org", 3 * day) for n in range(20)] + [("always", "org", n * day) for n in range(21)]
+    backend = _recorded(tmp_path, events)
+    query(path, "UPDATE counters SET value = ? WHERE name = 'remade_from_us'", _us(MONDAY + 7 * day))
+    query(path, "UPDATE member_days SET last = NULL WHERE day < ?", _us(MONDAY + 7 * day) // DAY_US)
+    query(path, "UPDATE member_weeks SET last = NULL WHERE week = ?", (_us(MONDAY) - WEEK_ORIGIN_US) // WEEK_US)
+
+    _recorded(tmp_path, [("user-1", "org", timedelta(hours=1))])
+
+    rolled, raw = _asked(backend, 2 * day, 12 * day, limit=2)
+    assert rolled.groups == raw.groups == 21
+    assert rolled.totals == raw.totals
+
+
+def test_a_purge_does_not_part_groups_from_rows(tmp_path: Path) -> None:
+    """What only raw rows know is asked of them alone, with a limit or without."""
+    path = tmp_path / "usage.db"
+    write_events(path, 1000, days=60)
+    roll_up(path)
+    assert purge_until_done(str(path), Retention(days=20))
+    asked = UsageQuery.build(by="user", measures=("events", "latency_ms_avg", "users"), limit=3, order="-events")
+    whole = UsageQuery.build(by="user", measures=("events", "latency_ms_avg", "users"), order="-events")
+    backend = SQLiteBackend(path)
+
+    some, everything = (backend._answer(question, raw_enough=0) for question in (asked, whole))
+
+    assert some.rows == everything.rows[:3]
+    assert (some.groups, some.totals) == (everything.groups, everything.totals)
+
+
+def _us(time: datetime) -> int:
+    return int(time.timestamp()) * 1_000_000

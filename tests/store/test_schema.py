@@ -35,7 +35,7 @@ LOCAL = """\
 
 _BACK_TO_4 = """
 DROP TABLE type_days;
-ALTER TABLE spans DROP COLUMN schema;
+UPDATE counters SET name = 'rolled_version' WHERE name = 'rollups_version';
 ALTER TABLE member_weeks DROP COLUMN last;
 DELETE FROM counters WHERE name IN ('batch_seq', 'batch_families', 'remade_from_us');
 DROP TABLE latency_days;
@@ -51,7 +51,7 @@ PRAGMA user_version = 4;
 
 _BACK_TO_5 = """
 DROP TABLE type_days;
-ALTER TABLE spans DROP COLUMN schema;
+UPDATE counters SET name = 'rolled_version' WHERE name = 'rollups_version';
 ALTER TABLE member_weeks DROP COLUMN last;
 DELETE FROM _sqlite_migrations WHERE name >= 'm006';
 PRAGMA user_version = 5;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from usagekit._reading.sections import Piece
@@ -19,14 +18,12 @@ _LATEST = [f"max({RAW_TIME})"]
 
 
 def tier_of_lasts(reading: Reading, by: tuple[str, ...]) -> Tier | None:
-    """Give the tier that `lasts` can look into; None where it cannot, or where there is no need to.
-
-    There is none where the edges are short, since the finest tier is fine enough.
-    """
+    """Give the tier that `lasts` can look into; None where it cannot, or where there is no need to."""
     state = reading.state
     if reading.is_small or len(reading.rolled) != 1 or state.usable_us < EVER_US or any(name in BUCKETS for name in by):
         return None
     chain = reading.chain_for(by, ("events",), ("last",))
+    # The edges of quarter-hours are short enough to be read as they are.
     if not chain or chain[-1] is QUARTERS or state.remade_from_us > reading.earliest_us:
         return None
     return chain[-1]
@@ -48,7 +45,7 @@ def lasts(reading: Reading, tier: Tier, by: tuple[str, ...]) -> dict[Key, int]:
     outer = Piece(tier, start // tier.cell_us, -(-end // tier.cell_us), 1, ())
     reading.note([outer])
     last = latest(tier)
-    columns = [f"max(iif({last} < :until, {last}, 0))", f"max({last} >= :until)"]
+    columns = [f"max(iif({last} < :until, {last}, NULL))", f"max({last} >= :until)"]
     given = {"since": start, "until": end}
     found: dict[Key, int] = {}
     beyond: set[Key] = set()
@@ -56,7 +53,7 @@ def lasts(reading: Reading, tier: Tier, by: tuple[str, ...]) -> dict[Key, int]:
         tier, [outer], by, columns, condition=f"{last} >= :since", given=given
     ):
         key = tuple(names)
-        if last_us:
+        if last_us is not None:
             found[key] = max(last_us, found.get(key, 0))
         if is_beyond:
             beyond.add(key)
@@ -65,7 +62,7 @@ def lasts(reading: Reading, tier: Tier, by: tuple[str, ...]) -> dict[Key, int]:
         edge = Piece(None, max(start, end // tier.cell_us * tier.cell_us), end, 1, ())
         reading.note([edge])
         users = {key[by.index("user")] for key in beyond} if "user" in by else None
-        with nullcontext() if users is None else reading.rows.only_users(users):
+        with reading.rows.only_users(users):
             rows += [row for row in reading.rows.raw([edge], by, _LATEST, frontier) if row[:-1] in beyond]
     if reading.state.last_seq > frontier:
         rows += reading.rows.raw(reading.everywhere, by, _LATEST, frontier, behind=True)

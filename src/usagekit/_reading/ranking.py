@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from usagekit._reading.sections import Section
     from usagekit._store.tiers import Tier
 
-_UNKNOWN = 0  # the id of the unknown user
 _DEPTH = 2  # how many times the limit is looked at in each cell, first
 _WITHIN = (1,)  # marks the pieces that are wholly within the range
 
@@ -34,7 +33,7 @@ def top_users(
     The unknown user is one, too. None where all have to be looked at, or may as well be.
     """
     tiers = _tiers(reading, rank)
-    if not tiers:
+    if not tiers or not reading.chain_for(("user",), columns):
         return None
     present = _present(reading, tiers)
     if len(present) <= _DEPTH * limit:
@@ -64,6 +63,8 @@ def _tiers(reading: Reading, columns: Sequence[str]) -> list[Tier]:
     state = reading.state
     if reading.is_small or state.exact or state.usable_us < EVER_US or len(reading.rolled) != 1:
         return []
+    if state.remade_from_us > reading.earliest_us:
+        return []  # cells from before know no latest events
     return [tier for tier in reading.chain_for(("user",), ("events", *columns)) if tier in {MEMBER_WEEKS, MEMBER_DAYS}]
 
 
@@ -74,27 +75,28 @@ def _section(reading: Reading) -> Section:
 def _leaders(reading: Reading, tier: Tier, rank: Sequence[str], depth: int) -> tuple[set[int], int | None]:
     """Give the users with the `depth` largest of `rank` in any cell that the range touches, or behind the frontier.
 
-    Also more than which no other user has in the range; None where there is no other. The unknown user, who may be of
-    any number of orgs, is always among the first.
+    And an upper bound of what any other user has in the range; None where there is no other.
     """
     start, end = (us - tier.origin_us for us in _section(reading)[:2])
-    leaders = {_UNKNOWN}
-    beyond = 0
-    is_all = True
-    for cell in range(start // tier.cell_us, -(-end // tier.cell_us)):
+    # Cells are of members: what bounds these bounds a user once for each org.
+    some, orgs = reading.rows.users_of_many_orgs(depth)
+    leaders = set(some)
+    beyond, is_all = 0, True
+    for cell in reading.rows.cells_between(tier, start // tier.cell_us, -(-end // tier.cell_us)):
         reading.note([Piece(tier, cell, cell + 1, 1, ())])
         rows = reading.rows.leaders(tier, cell, rank, depth + 1)
         leaders.update(user for user, _ in rows[:depth])
         if len(rows) > depth:
-            beyond += rows[depth][1]
+            beyond += rows[depth][1] * orgs
             is_all = False
-    tail = reading.tail_sums(("user",), rank, reading.state.frontier_of((tier,)))
-    tail.sort(key=lambda row: row[1], reverse=True)
+    tail = sorted(
+        reading.tail_sums(("user",), rank, reading.state.frontier_of((tier,))), key=lambda row: row[1], reverse=True
+    )
     leaders.update(user for user, _ in tail[:depth])
     if len(tail) > depth:
         beyond += tail[depth][1]
         is_all = False
-    return leaders, None if is_all else beyond * reading.rows.members_per_user()
+    return leaders, None if is_all else beyond
 
 
 def _present(reading: Reading, tiers: Sequence[Tier]) -> set[int]:

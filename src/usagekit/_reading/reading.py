@@ -208,7 +208,7 @@ class Reading:
         factors = [extra.weight] * (extra.weight != "1") + ["w.sign"] * signed
         plain = [f"sum({' * '.join([value, *factors])})" for value in values]
         try:
-            found = self.rows.raw(planned, by, [*plain, *largest], frontier, behind=behind, only=conditions)
+            found = self.rows.raw(planned, by, [*plain, *largest], frontier, behind=behind, shape_conditions=conditions)
             if not any(type(value) is float for row in found for value in row[len(by) :]):
                 return found
         except self._connection.OperationalError as error:
@@ -216,7 +216,7 @@ class Reading:
                 raise
         # A product or a sum went beyond 64 bits. Slower, and without that limit.
         exact = [f"exact_sum({value}, {' * '.join(factors) or '1'})" for value in values]
-        found = self.rows.raw(planned, by, [*exact, *largest], frontier, behind=behind, only=conditions)
+        found = self.rows.raw(planned, by, [*exact, *largest], frontier, behind=behind, shape_conditions=conditions)
         return list(_with_integers(found, len(by)))
 
     def tail_sums(self, by: tuple[str, ...], columns: Sequence[str], frontier: int) -> list[Row]:

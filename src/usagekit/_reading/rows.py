@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 from usagekit._reading.sources import (
@@ -45,6 +45,7 @@ NAME_TABLES = {"user": "users", "org": "orgs"}
 
 _SOUGHT = frozenset({"member", "org"})  # columns whose cells are found one by one where few are asked for
 _FEW = 16  # one in so many
+_MANY_CELLS = 10_000
 
 
 class Rows:
@@ -89,8 +90,8 @@ class Rows:
         if users is None:
             yield
             return
-        asked = before.get("user")
-        self.allowed = {**before, "user": [user for user in users if asked is None or user in asked]}
+        asked = set(users)
+        self.allowed = {**before, "user": list(asked.intersection(before.get("user", asked)))}
         try:
             yield
         finally:
@@ -132,7 +133,7 @@ class Rows:
         values = dict(given or {})
         filters = self._cell_filters(tier, values)
         if self._is_sought(tier, filters, values):
-            self._load(_single_cells(planned))
+            self._load(self._single_cells(tier, planned))
             at = f"t.{tier.clock} = w.lo"
         else:
             self._load(planned)
@@ -141,9 +142,10 @@ class Rows:
         ids: dict[str, str] = {}  # what is grouped by, and its name
         names: list[str] = []
         joins: dict[str, None] = {}
+        buckets = [name for name in by if name in BUCKETS]
         for name in by:
             if name in BUCKETS:
-                bucket = f"k{sum(known.startswith('w.') for known in ids)}"
+                bucket = f"k{buckets.index(name)}"
                 ids[f"w.{bucket}"] = bucket
                 names.append(f"g.{bucket}")
                 continue
@@ -190,6 +192,20 @@ class Rows:
         found, of = self._connection.execute(sql, values).fetchone()
         return bool(found <= 1 or found * _FEW <= (of or 0))
 
+    def _single_cells(self, tier: Tier, planned: Sequence[Piece]) -> Iterable[Piece]:
+        for piece in planned:
+            for cell in self.cells_between(tier, piece.start, piece.end):
+                yield piece._replace(start=cell, end=cell + 1)
+
+    def cells_between(self, tier: Tier, start: int, end: int) -> Sequence[int]:
+        """Give the numbers of the cells of a stretch of time; of a very long one, those of days with events."""
+        if end - start <= _MANY_CELLS:
+            return range(start, end)
+        days = [day for (day,) in self._connection.execute("SELECT DISTINCT day FROM type_days ORDER BY day")]
+        spans = ((day * DAY_US - tier.origin_us, (day + 1) * DAY_US - tier.origin_us) for day in days)
+        cells = (range(first // tier.cell_us, -(-behind // tier.cell_us)) for first, behind in spans)
+        return [cell for cell in dict.fromkeys(chain.from_iterable(cells)) if start <= cell < end]
+
     def blobs(self, tier: Tier, planned: Iterable[Piece], column: str, buckets: int) -> list[Row]:
         """Give the buckets and one column of each cell of a histogram's tier."""
         self._load(planned)
@@ -218,10 +234,11 @@ class Rows:
         sql = f"SELECT m.user, g.total FROM ({best}) g CROSS JOIN members m ON m.id = g.member ORDER BY total DESC"
         return self._connection.execute(sql, values).fetchall()
 
-    def members_per_user(self) -> int:
-        """Give of how many orgs a known user is at the most."""
-        counts = "SELECT count(*) AS number FROM members WHERE user <> 0 GROUP BY user"
-        return int(self._connection.execute(f"SELECT ifnull(max(number), 0) FROM ({counts})").fetchone()[0])
+    def users_of_many_orgs(self, most: int) -> tuple[list[int], int]:
+        """Give at most so many users, those of the most orgs; and of how many orgs any other is at the most."""
+        sql = "SELECT user, count(*) FROM members GROUP BY user HAVING count(*) > 1 ORDER BY 2 DESC LIMIT ?"
+        found = self._connection.execute(sql, (most + 1,)).fetchall()
+        return [user for user, _ in found[:most]], found[most][1] if len(found) > most else 1
 
     # Raw rows.
 
@@ -235,7 +252,7 @@ class Rows:
         behind: bool = False,
         condition: str = "1",
         first: int = 0,
-        only: Sequence[str] = (),
+        shape_conditions: Sequence[str] = (),
     ) -> list[Row]:
         """Give the groups of the raw rows of some pieces, of events up to the frontier.
 
@@ -247,8 +264,8 @@ class Rows:
             behind: look at the events behind it instead.
             condition: which of the rows to take, as SQL.
             first: how many of `columns` are no aggregates, and grouped by, too.
-            only: conditions on the shape, for the first columns: of other shapes they are 0; `""` = of none. Where the
-                question groups by something that shapes tell.
+            shape_conditions: SQL on shapes `s`, for each of the first columns: where it is false the column is 0;
+                `""` = no condition. Only where `by` has something that shapes tell: each group is of one shape then.
         """
         self._load(planned)
         rows, where = (RAW_TAIL, [TAIL_BLOCKS]) if behind else (RAW_PIECES, [])
@@ -270,8 +287,8 @@ class Rows:
                 expression = f"coalesce(w.k{buckets.index(name)}, {self._bucket(name)})"
             else:
                 expression = self._raw_key(name, values)
-            ids[expression] = f"i{len(ids)}"
-            names.append(f"g.{ids[expression]}")
+            # Two may be the same: own dimensions are, where no event has any.
+            names.append(f"g.{ids.setdefault(expression, f'i{len(ids)}')}")
         for number, expression in enumerate(columns[:first]):
             ids[expression] = f"f{number}"
             names.append(f"g.f{number}")
@@ -280,7 +297,9 @@ class Rows:
         filtered = f"{self.extra.join} WHERE {' AND '.join(where)}"
         used = " ".join([*ids, *columns, filtered])
         joins = [join for prefix, join in RAW_JOINS.items() if re.search(rf"\b{prefix[0]}\.", used)]
-        sql = _grouped(f"{rows} {''.join(joins)}{filtered}", ids, columns[first:], names, "".join(named), only)
+        sql = _grouped(
+            f"{rows} {''.join(joins)}{filtered}", ids, columns[first:], names, "".join(named), shape_conditions
+        )
         return self._connection.execute(sql, values).fetchall()
 
     @property
@@ -355,12 +374,6 @@ class Rows:
         )
 
 
-def _single_cells(planned: Iterable[Piece]) -> Iterable[Piece]:
-    for piece in planned:
-        for cell in range(piece.start, piece.end):
-            yield piece._replace(start=cell, end=cell + 1)
-
-
 def _named(dictionary: Dictionary, column: str) -> str:
     table, alias, _ = dictionary
     return f" CROSS JOIN {table} {alias} ON {alias}.id = g.{column}" if table else ""
@@ -372,7 +385,7 @@ def _grouped(  # noqa: PLR0917
     columns: Sequence[str],
     names: Sequence[str],
     joins: str,
-    only: Sequence[str] = (),
+    conditions: Sequence[str] = (),
 ) -> str:
     """Give the SELECT that groups by ids, expressions with their names, and then names the groups."""
     different = {column: f"c{number}" for number, column in enumerate(dict.fromkeys(columns))}
@@ -380,7 +393,7 @@ def _grouped(  # noqa: PLR0917
     group = f" GROUP BY {', '.join(map(str, range(1, len(ids) + 1)))}" if ids and columns else ""
     distinct = "" if columns else "DISTINCT "  # several times faster than groups of nothing
     wanted = [f"g.{different[column]}" for column in columns]
-    for number, condition in enumerate(only):
+    for number, condition in enumerate(conditions):
         if condition:
             wanted[number] = f"iif({condition}, {wanted[number]}, 0)"
     return f"SELECT {', '.join([*names, *wanted])} FROM (SELECT {distinct}{', '.join(inner)} {rows}{group}) g{joins}"

@@ -230,9 +230,9 @@ def _add_cloudflare(db: Database) -> None:
 
 
 def _put_time_first(db: Database) -> None:
-    # Processes that still know schema 5 insert three values here, and must not add to rollups without type_days. Later
-    # ones look at the schema themselves.
-    db.execute("ALTER TABLE spans ADD COLUMN schema INTEGER")
+    # Processes that still know schema 5 look for this whenever they change rollups, and must not: they would leave
+    # type_days out. Later ones look at the schema itself.
+    db.execute("UPDATE counters SET name = 'rollups_version' WHERE name = 'rolled_version'")
     if not db["type_days"].exists():
         add_functions(db.conn)
         sums = ", ".join(f"exact_sum({name}, 1)" for name in TYPE_DAYS.columns)

@@ -102,7 +102,7 @@ class Rollups:
     def _is_due(self, family: int, last: int, known: dict[str, int]) -> bool:
         """Tell whether a family lacks the batch that was worked out; no where somebody else was faster."""
         now = self._counters()
-        if any(now[name] != known[name] for name in ("rolled_seq", "rolled_version")):
+        if any(now[name] != known[name] for name in ("rolled_seq", "rollups_version")):
             return False
         return now["batch_families"] == family and (family == 0 or now["batch_seq"] == last)
 
@@ -161,7 +161,7 @@ class Rollups:
         for family in range(len(FAMILIES)):
             self._fold.add_to(family)
         self._set("rolled_bound", bound)
-        self._set("rolled_version", known["rolled_version"] + 1)
+        self._set("rollups_version", known["rollups_version"] + 1)
         self._fold.forget()
 
     def begin_rebuild(self) -> None:
@@ -173,7 +173,7 @@ class Rollups:
             self._set("rebuild_from_us", max(whole_since(known["raw_from_us"]), known["rebuild_from_us"]))
             self._set("rebuild_seq", max(known["rolled_seq"], known["rebuild_seq"]))
             self._set("rebuild_state", CLEARING)
-            self._set("rolled_version", known["rolled_version"] + 1)
+            self._set("rollups_version", known["rollups_version"] + 1)
 
     def _clear(self, known: dict[str, int]) -> int:
         """Remove some of the cells that are to be made anew."""
@@ -183,20 +183,19 @@ class Rollups:
             (None, []),
         )
         with self._transaction():
-            if self._counter("rolled_version") != known["rolled_version"]:
+            if self._counter("rollups_version") != known["rollups_version"]:
                 return 1
             if tier is not None:
                 remove(self._connection, tier, keys)
                 return 1
             self._set("rolled_seq", 0)
             self._set("rebuild_state", REFILLING if known["rebuild_seq"] else STEADY)
-            self._set("rolled_version", known["rolled_version"] + 1)
+            self._set("rollups_version", known["rollups_version"] + 1)
         return 1
 
     def _note_spans(self, after: int, last: int) -> None:
         self._connection.execute(
-            "INSERT INTO spans (span, first_us, last_us)"
-            " SELECT block >> :shift, min(first_us), max(last_us) FROM blocks"
+            "INSERT INTO spans SELECT block >> :shift, min(first_us), max(last_us) FROM blocks"
             " WHERE block BETWEEN :first AND :last GROUP BY 1"
             " ON CONFLICT DO UPDATE SET first_us = min(first_us, excluded.first_us),"
             " last_us = max(last_us, excluded.last_us)",
@@ -234,8 +233,8 @@ def note(connection: sqlite3.Connection, key: str, value: str = "") -> None:
 def old_cells(
     connection: sqlite3.Connection, tier: Tier, comparison: str, time_us: int, limit: int
 ) -> list[tuple[int, ...]]:
-    """Give the keys of at most `limit` cells that begin before (`"<"`) or not before (`">="`) a time."""
-    first = -(-(time_us - tier.origin_us) // tier.cell_us)
+    """Give the keys of at most `limit` cells that end before (`"<"`) or behind (`">="`) a time: a Monday, or 0."""
+    first = (time_us - tier.origin_us) // tier.cell_us
     sql = f"SELECT {', '.join(tier.order)} FROM {tier.name} WHERE {tier.clock} {comparison} ? LIMIT ?"
     return connection.execute(sql, (first, limit)).fetchall()
 
