@@ -22,7 +22,8 @@ from usagekit import Recorder
 from usagekit._store import schema
 from usagekit._store.file_systems import check_file_system
 from usagekit._store.retention import Retention, purge_until_done
-from usagekit._store.schema import prepare
+from usagekit._store.rollups import Rollups
+from usagekit._store.schema import connect, prepare
 from usagekit._store.tiers import TIERS
 from usagekit.backends.sqlite import SQLiteBackend
 from usagekit.errors import StorageError
@@ -272,14 +273,17 @@ def test_a_ledger_of_schema_4_gets_new_rollups(path: Path, *, purged: bool) -> N
     assert (whole.complete_from is None) is not purged
 
 
-def test_a_ledger_of_schema_5_keeps_its_rollups(path: Path) -> None:
-    """In another order."""
+@pytest.mark.parametrize("rebuilding", [False, True])
+def test_a_ledger_of_schema_5_keeps_its_rollups(path: Path, *, rebuilding: bool) -> None:
+    """In another order; a rebuild that was under way goes on."""
     write_events(path, 600, days=60)
     roll_up(path)
     before = cells(path)
     asked = UsageQuery.build(by=("user", "day"), tz="Europe/Berlin", measures=("events", "cost_usd", "last_seen"))
     answered = shown(SQLiteBackend(path)._answer(asked, raw_enough=0))
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    with closing(connect(str(path))) as connection:
+        if rebuilding:
+            Rollups(connection).begin_rebuild()
         for name, keys in _KEYS_OF_5.items():
             ((sql,),) = connection.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (name,)).fetchall()
             connection.execute(f"ALTER TABLE {name} RENAME TO before")
@@ -292,6 +296,8 @@ def test_a_ledger_of_schema_5_keeps_its_rollups(path: Path) -> None:
     prepare(str(path))
 
     assert {tier.name: _key(path, tier.name) for tier in TIERS} == {tier.name: tier.order for tier in TIERS}
+    assert cells(path) == before
+    roll_up(path)
     assert cells(path) == before
     assert shown(SQLiteBackend(path)._answer(asked, raw_enough=0)) == answered
     assert query(path, "SELECT value FROM counters WHERE name = 'rebuild_state'") == [(0,)]
