@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from usagekit._clean import COUNT_LIMIT
+from usagekit._clean import TIME_LIMIT_US
 from usagekit._store.schema import BLOCK_SHIFT
 from usagekit._store.tiers import (
     ATTRIBUTE_DAYS,
@@ -70,7 +70,7 @@ RAW_JOINS = {
 EXTRAS = "CROSS JOIN extras x ON x.id = p.extra\n"
 
 _CALL = "s.kind = 'llm'"
-_MOST_SHIFTED = COUNT_LIMIT.bit_length() - 7
+_MOST_SHIFTED = TIME_LIMIT_US.bit_length() - 7  # no sound record has a longer duration
 
 
 class Extra(NamedTuple):
@@ -136,7 +136,7 @@ def latest(tier: Tier) -> str:
 
 
 RAW_EXTREMES = {"latency_max": "max(e.latency_us)", "last": f"max({RAW_TIME})"}
-RAW_DURATIONS = {"latency": "max(e.latency_us, 0)", "first_token": "max(coalesce(e.latency_us, 0) - e.tail_us, 0)"}
+RAW_DURATIONS = {"latency": "e.latency_us", "first_token": "max(coalesce(e.latency_us, 0) - e.tail_us, 0)"}
 
 
 def bucket(value: str) -> str:
