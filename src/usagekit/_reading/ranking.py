@@ -133,6 +133,6 @@ def _told_by(reading: Reading, tier: Tier) -> tuple[set[int], set[int]]:
     event = latest(tier)
     is_there = f"(w.k0 OR ifnull({event} >= :since AND {event} < :until, 0))"
     may_be = f"({is_there} OR ifnull({event} >= :until, 1))"
-    told = reading.rows.cells(tier, pieces, ("user",), (is_there,), condition=may_be, given=given, first=1)
+    told = reading.rows.cells(tier, pieces, ("user",), (), also=(is_there,), condition=may_be, given=given)
     sure = {user for user, is_sure in told if is_sure}
     return sure, {user for user, _ in told} - sure

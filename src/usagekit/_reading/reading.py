@@ -258,9 +258,9 @@ class Reading:
         behind: bool = False,
     ) -> None:
         value, extra = RAW_DURATIONS[which], self.rows.extra
-        columns = [bucket(value), f"exact_sum(1, {extra.weight})" if extra.join else "count(*)"]
-        known = f"{value} IS NOT NULL"
-        rows = self.rows.raw(planned, by, columns, frontier, behind=behind, condition=known, first=1)
+        columns = [f"exact_sum(1, {extra.weight})" if extra.join else "count(*)"]
+        buckets, known = (bucket(value),), f"{value} IS NOT NULL"
+        rows = self.rows.raw(planned, by, columns, frontier, behind=behind, condition=known, also=buckets)
         for *key, number, count in rows:
             weights = groups.setdefault(tuple(key), {})
             weights[number] = weights.get(number, 0) + int(count)

@@ -117,7 +117,7 @@ class Rows:
         *,
         condition: str = "1",
         given: Mapping[str, Any] | None = None,
-        first: int = 0,
+        also: Sequence[str] = (),
     ) -> list[Row]:
         """Give the groups of the cells of some pieces.
 
@@ -128,7 +128,7 @@ class Rows:
             columns: aggregates, as SQL on cells `t` and pieces `w`.
             condition: which of the cells to take, as SQL.
             given: values bound in them.
-            first: how many of `columns` are no aggregates, and grouped by, too.
+            also: what to group by, too, as SQL; it comes before the columns.
         """
         values = dict(given or {})
         filters = self._cell_filters(tier, values)
@@ -153,11 +153,11 @@ class Rows:
             ids[f"t.{column}"] = column
             names.append(self._key(dictionary, name, values))
             joins[_named(dictionary, column)] = None
-        for number, expression in enumerate(columns[:first]):
-            ids[expression] = f"f{number}"
-            names.append(f"g.f{number}")
+        for number, expression in enumerate(also):
+            ids[expression] = f"a{number}"
+            names.append(f"g.a{number}")
         rows = f"FROM temp.pieces w CROSS JOIN {tier.name} t ON {at} WHERE {' AND '.join(where)}"
-        return self._connection.execute(_grouped(rows, ids, columns[first:], names, "".join(joins)), values).fetchall()
+        return self._connection.execute(_grouped(rows, ids, columns, names, "".join(joins)), values).fetchall()
 
     def _looked_up(self, tier: Tier, name: str) -> tuple[str, Dictionary]:
         """Give the column of a tier's key that knows a dimension, and what its ids stand for."""
@@ -251,7 +251,7 @@ class Rows:
         *,
         behind: bool = False,
         condition: str = "1",
-        first: int = 0,
+        also: Sequence[str] = (),
         shape_conditions: Sequence[str] = (),
     ) -> list[Row]:
         """Give the groups of the raw rows of some pieces, of events up to the frontier.
@@ -263,7 +263,7 @@ class Rows:
             frontier: the last event that is looked at.
             behind: look at the events behind it instead.
             condition: which of the rows to take, as SQL.
-            first: how many of `columns` are no aggregates, and grouped by, too.
+            also: what to group by, too, as SQL; it comes before the columns.
             shape_conditions: SQL on shapes `s`, for each of the first columns: where it is false the column is 0;
                 `""` = no condition. Only where `by` has something that shapes tell: each group is of one shape then.
         """
@@ -289,17 +289,16 @@ class Rows:
                 expression = self._raw_key(name, values)
             # Two may be the same: own dimensions are, where no event has any.
             names.append(f"g.{ids.setdefault(expression, f'i{len(ids)}')}")
-        for number, expression in enumerate(columns[:first]):
-            ids[expression] = f"f{number}"
-            names.append(f"g.f{number}")
-        where += [condition, *self._early_filters(values)]
-        where += [self._filter(self._raw_key(name, values), name, values) for name in self.allowed if name in self.own]
-        filtered = f"{self.extra.join} WHERE {' AND '.join(where)}"
-        used = " ".join([*ids, *columns, filtered])
+        for number, expression in enumerate(also):
+            ids[expression] = f"a{number}"
+            names.append(f"g.a{number}")
+        own = [self._filter(self._raw_key(name, values), name, values) for name in self.allowed if name in self.own]
+        # A row needs a look into those dictionaries alone that something is taken from.
+        used = " ".join([*ids, *columns, condition, *own, self.extra.join])
         joins = [join for prefix, join in RAW_JOINS.items() if re.search(rf"\b{prefix[0]}\.", used)]
-        sql = _grouped(
-            f"{rows} {''.join(joins)}{filtered}", ids, columns[first:], names, "".join(named), shape_conditions
-        )
+        where += [condition, *self._early_filters(values), *own]
+        rows += f" {''.join(joins)}{self.extra.join} WHERE {' AND '.join(where)}"
+        sql = _grouped(rows, ids, columns, names, "".join(named), shape_conditions)
         return self._connection.execute(sql, values).fetchall()
 
     @property
@@ -323,14 +322,11 @@ class Rows:
 
     def _early_filters(self, values: dict[str, Any]) -> Iterable[str]:
         """Give conditions on a row's own columns, so that most rows need no look into the dictionaries."""
-        for table, column, keys in (("subjects", "subject", ("user", "org")), ("shapes", "shape", tuple(SHAPE_KEYS))):
-            where = [
-                self._filter(RAW_KEYS[name].replace("p.", "f.").replace("s.", "f."), name, values)
-                for name in self.allowed
-                if name in keys
-            ]
+        for column, dictionary in (("subject", SUBJECTS), ("shape", DICTIONARIES["shape"])):
+            table, alias, keys = dictionary
+            where = [self._filter(keys[name], name, values) for name in self.allowed if name in keys]
             if where:
-                yield f"e.{column} IN (SELECT f.id FROM {table} f WHERE {' AND '.join(where)})"
+                yield f"e.{column} IN (SELECT {alias}.id FROM {table} {alias} WHERE {' AND '.join(where)})"
 
     def _raw_key(self, name: str, values: dict[str, Any]) -> str:
         if name in self.own:
