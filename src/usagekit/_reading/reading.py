@@ -109,7 +109,7 @@ class Reading:
         state = self.state
         one_by_one = buckets or not self.rows.allowed.keys().isdisjoint(NAME_TABLES)  # cells, or sections
         if one_by_one and windows[-1][1] - windows[0][0] > _MANY_DAYS * DAY_US:
-            windows = intersected(windows, self._days_with_events())
+            windows = intersected(windows, merged(self.rows.days_with_events()))
         found = stretched(sections(buckets, self._tz, windows), state.first_us, state.last_us)
         if state.usable_us < EVER_US and found and found[-1].end_us > state.usable_us:
             found[-1] = found[-1]._replace(end_us=state.usable_us)
@@ -126,10 +126,6 @@ class Reading:
             allowed = subtract and (not state.raw_from_us or section.start_us >= state.raw_from_us + WEEK_US)
             planned += planners[allowed].pieces(section)
         return planned
-
-    def _days_with_events(self) -> list[tuple[int, int]]:
-        days = self._connection.execute("SELECT DISTINCT day FROM type_days ORDER BY day")
-        return merged((day * DAY_US, (day + 1) * DAY_US) for (day,) in days)
 
     def note(self, pieces: Iterable[Piece]) -> None:
         """Take note of what is read: where from, and whether something may be missing there."""

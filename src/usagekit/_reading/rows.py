@@ -45,7 +45,7 @@ NAME_TABLES = {"user": "users", "org": "orgs"}
 
 _SOUGHT = frozenset({"member", "org"})  # columns whose cells are found one by one where few are asked for
 _FEW = 16  # one in so many
-_MANY_CELLS = 10_000
+_MANY_CELLS = 400
 
 
 class Rows:
@@ -201,10 +201,14 @@ class Rows:
         """Give the numbers of the cells of a stretch of time; of a very long one, those of days with events."""
         if end - start <= _MANY_CELLS:
             return range(start, end)
-        days = [day for (day,) in self._connection.execute("SELECT DISTINCT day FROM type_days ORDER BY day")]
-        spans = ((day * DAY_US - tier.origin_us, (day + 1) * DAY_US - tier.origin_us) for day in days)
-        cells = (range(first // tier.cell_us, -(-behind // tier.cell_us)) for first, behind in spans)
+        days = ((first - tier.origin_us, behind - tier.origin_us) for first, behind in self.days_with_events())
+        cells = (range(first // tier.cell_us, -(-behind // tier.cell_us)) for first, behind in days)
         return [cell for cell in dict.fromkeys(chain.from_iterable(cells)) if start <= cell < end]
+
+    def days_with_events(self) -> list[tuple[int, int]]:
+        """Give the days of UTC in which the rollups have events: begin and end, in microseconds, ascending."""
+        days = self._connection.execute("SELECT DISTINCT day FROM type_days ORDER BY day")
+        return [(day * DAY_US, (day + 1) * DAY_US) for (day,) in days]
 
     def blobs(self, tier: Tier, planned: Iterable[Piece], column: str, buckets: int) -> list[Row]:
         """Give the buckets and one column of each cell of a histogram's tier."""
