@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from usagekit._reading.reading import Reading, Sums
+    from usagekit._reading.rows import Row
     from usagekit._reading.sections import Section
     from usagekit._store.tiers import Tier
 
@@ -41,9 +42,11 @@ def top_users(
     ((start, end),) = reading.rolled
     tier = tiers[0] if end - start >= WEEK_US else tiers[-1]  # whole weeks would say little of a day
     places = [columns.index(name) for name in rank]
+    tail = reading.tail_sums(("user",), rank, reading.state.frontier_of((tier,)))
+    tail.sort(key=lambda row: row[1], reverse=True)
     depth = _DEPTH * limit
     while True:
-        leaders, beyond = _leaders(reading, tier, rank, depth)
+        leaders, beyond = _leaders(reading, tier, rank, tail, depth)
         with reading.rows.only_users(leaders):
             found = reading.sums(("user",), columns)
         ranks = sorted((sum([values[n] for n in places]) for values in found.values()), reverse=True)
@@ -72,8 +75,10 @@ def _section(reading: Reading) -> Section:
     return stretched(sections((), "UTC", reading.rolled), reading.state.first_us, reading.state.last_us)[0]
 
 
-def _leaders(reading: Reading, tier: Tier, rank: Sequence[str], depth: int) -> tuple[set[int], int | None]:
-    """Give the users with the `depth` largest of `rank` in any cell that the range touches, or behind the frontier.
+def _leaders(
+    reading: Reading, tier: Tier, rank: Sequence[str], tail: Sequence[Row], depth: int
+) -> tuple[set[int], int | None]:
+    """Give the users with the `depth` largest of `rank` in any cell that the range touches, or in the tail.
 
     And an upper bound of what any other user has in the range; None where there is no other.
     """
@@ -89,9 +94,6 @@ def _leaders(reading: Reading, tier: Tier, rank: Sequence[str], depth: int) -> t
         if len(rows) > depth:
             beyond += rows[depth][1] * orgs
             is_all = False
-    tail = sorted(
-        reading.tail_sums(("user",), rank, reading.state.frontier_of((tier,))), key=lambda row: row[1], reverse=True
-    )
     leaders.update(user for user, _ in tail[:depth])
     if len(tail) > depth:
         beyond += tail[depth][1]
