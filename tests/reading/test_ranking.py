@@ -11,7 +11,7 @@ from tests.support.rolled import roll_up, write_events
 from tests.support.stores import query
 from usagekit import Recorder, UsageEvent
 from usagekit._store.retention import Retention, purge_until_done
-from usagekit._store.tiers import DAY_US, WEEK_ORIGIN_US, WEEK_US
+from usagekit._store.tiers import DAY_US, HOUR_US
 from usagekit.backends.sqlite import SQLiteBackend
 from usagekit.query import UsageQuery
 
@@ -100,21 +100,42 @@ def test_users_who_are_all_behind_the_rollups_are_told_apart(tmp_path: Path) -> 
     assert rolled.groups == raw.groups == 31
 
 
-def test_a_late_event_does_not_hide_a_user_whose_latest_event_is_not_known(tmp_path: Path) -> None:
-    """Cells from before a rebuild of schema 5 have no latest event; one that comes late is not the latest."""
+def test_a_late_event_does_not_stand_for_all_of_its_day(tmp_path: Path) -> None:
+    """Of times before there were sets of users, a late event makes one that lacks all others."""
     path = tmp_path / "usage.db"
     day = timedelta(days=1)
     events = [(f"user-{n}", "org", 3 * day) for n in range(20)] + [("always", "org", n * day) for n in range(21)]
     backend = _recorded(tmp_path, events)
-    query(path, "UPDATE counters SET value = ? WHERE name = 'remade_from_us'", _us(MONDAY + 7 * day))
-    query(path, "UPDATE member_days SET last = NULL WHERE day < ?", _us(MONDAY + 7 * day) // DAY_US)
-    query(path, "UPDATE member_weeks SET last = NULL WHERE week = ?", (_us(MONDAY) - WEEK_ORIGIN_US) // WEEK_US)
+    query(path, "UPDATE counters SET value = ? WHERE name = 'sets_from_us'", _us(MONDAY + 7 * day))
+    query(path, "DELETE FROM user_days WHERE day < ?", _us(MONDAY + 7 * day) // DAY_US)
+    query(path, "DELETE FROM user_hours WHERE hour < ?", _us(MONDAY + 7 * day) // HOUR_US)
 
-    _recorded(tmp_path, [("user-1", "org", timedelta(hours=1))])
+    _recorded(tmp_path, [("user-1", "org", 3 * day)])
 
     rolled, raw = _asked(backend, 2 * day, 12 * day, limit=2)
     assert rolled.groups == raw.groups == 21
     assert rolled.totals == raw.totals
+
+
+def test_users_of_a_half_hour_are_told_by_raw_rows_alone(tmp_path: Path) -> None:
+    """Sets are of whole hours; ids beyond one part of them, and nobody, are counted right."""
+    minute = timedelta(minutes=1)
+    events = [(f"user-{n}", "org", n * minute) for n in range(0, 600, 7)] + [("", "org", 95 * minute)]
+    backend = _recorded(tmp_path, events)
+    with Recorder(backend) as recorder:
+        query(tmp_path / "usage.db", "UPDATE sqlite_sequence SET seq = 70000 WHERE name = 'users'")
+        for n in range(30):
+            assert recorder.record(UsageEvent(user=f"high-{n}", time=MONDAY + n * 11 * minute))
+    roll_up(tmp_path / "usage.db")
+    asked = UsageQuery.build(
+        measures="users", start=MONDAY + 31 * minute, end=MONDAY + 400 * minute, tz="Asia/Kathmandu"
+    )
+
+    rolled, raw = (backend._answer(asked, raw_enough=enough) for enough in (0, 2**62))
+
+    there = [n for n in range(0, 600, 7) if 31 <= n < 400] + [n for n in range(30) if 31 <= 11 * n < 400]
+    assert rolled.totals == raw.totals == {"users": len(there)}
+    assert "user_hours" in rolled.source
 
 
 def test_a_purge_does_not_part_groups_from_rows(tmp_path: Path) -> None:

@@ -21,10 +21,11 @@ from tests.support.stores import locked, query
 from usagekit import Recorder
 from usagekit._store import schema
 from usagekit._store.file_systems import check_file_system
+from usagekit._store.lanes import counts_in, number_of
 from usagekit._store.retention import Retention, purge_until_done
 from usagekit._store.rollups import Rollups
 from usagekit._store.schema import connect, prepare
-from usagekit._store.tiers import TIERS
+from usagekit._store.tiers import HISTOGRAMS, TIERS
 from usagekit.backends.sqlite import SQLiteBackend
 from usagekit.errors import StorageError
 from usagekit.query import UsageQuery
@@ -34,20 +35,13 @@ LOCAL = """\
 30 22 0:26 / /srv rw - xfs /dev/vdb rw
 """
 
-_BACK_TO_4 = """
-DROP TABLE type_days;
-UPDATE counters SET name = 'rolled_version' WHERE name = 'rollups_version';
-ALTER TABLE member_weeks DROP COLUMN last;
-DELETE FROM counters WHERE name IN ('batch_seq', 'batch_families', 'remade_from_us');
-DROP TABLE latency_days;
-DROP TABLE org_hours;
-CREATE TABLE org_hours (
-    hour INTEGER NOT NULL, org INTEGER NOT NULL, events ANY NOT NULL, failed ANY NOT NULL, input ANY NOT NULL,
-    output ANY NOT NULL, cost ANY NOT NULL, costed ANY NOT NULL, PRIMARY KEY (hour, org)
-) STRICT, WITHOUT ROWID;
-ALTER TABLE member_days DROP COLUMN last;
-DELETE FROM _sqlite_migrations WHERE name >= 'm005';
-PRAGMA user_version = 4;
+_BACK_TO_6 = """
+DROP TABLE user_days;
+DROP TABLE user_hours;
+DELETE FROM counters WHERE name = 'sets_from_us';
+ALTER TABLE member_weeks ADD COLUMN last INTEGER;
+DELETE FROM _sqlite_migrations WHERE name >= 'm007';
+PRAGMA user_version = 6;
 """
 
 _BACK_TO_5 = """
@@ -62,6 +56,19 @@ _KEYS_OF_5 = {
     "member_weeks": ("member", "week"),
     "org_days": ("org", "day", "type"),
 }
+
+_BACK_TO_4 = """
+DELETE FROM counters WHERE name IN ('batch_seq', 'batch_families', 'remade_from_us');
+DROP TABLE latency_days;
+DROP TABLE org_hours;
+CREATE TABLE org_hours (
+    hour INTEGER NOT NULL, org INTEGER NOT NULL, events ANY NOT NULL, failed ANY NOT NULL, input ANY NOT NULL,
+    output ANY NOT NULL, cost ANY NOT NULL, costed ANY NOT NULL, PRIMARY KEY (hour, org)
+) STRICT, WITHOUT ROWID;
+ALTER TABLE member_days DROP COLUMN last;
+DELETE FROM _sqlite_migrations WHERE name >= 'm005';
+PRAGMA user_version = 4;
+"""
 
 
 def test_eight_processes_make_a_fresh_ledger_at_once(tmp_path: Path) -> None:
@@ -256,6 +263,8 @@ def test_a_ledger_of_schema_4_gets_new_rollups(path: Path, *, purged: bool) -> N
     by_day = UsageQuery.build(by=("org", "event", "day"), measures=("events", "cost_usd"))
     before = [shown(backend._answer(asked, raw_enough=0)) for asked in (by_hour, by_day)]
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        back_to_6(connection)
+        connection.executescript(_BACK_TO_5)
         connection.executescript(_BACK_TO_4)
 
     prepare(str(path))
@@ -278,12 +287,13 @@ def test_a_ledger_of_schema_5_keeps_its_rollups(path: Path, *, rebuilding: bool)
     """In another order; a rebuild that was under way goes on."""
     write_events(path, 600, days=60)
     roll_up(path)
-    before = cells(path)
+    before = _cells_of_6(path)
     asked = UsageQuery.build(by=("user", "day"), tz="Europe/Berlin", measures=("events", "cost_usd", "last_seen"))
     answered = shown(SQLiteBackend(path)._answer(asked, raw_enough=0))
     with closing(connect(str(path))) as connection:
         if rebuilding:
             Rollups(connection).begin_rebuild()
+        back_to_6(connection)
         for name, keys in _KEYS_OF_5.items():
             ((sql,),) = connection.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (name,)).fetchall()
             connection.execute(f"ALTER TABLE {name} RENAME TO before")
@@ -296,9 +306,9 @@ def test_a_ledger_of_schema_5_keeps_its_rollups(path: Path, *, rebuilding: bool)
     prepare(str(path))
 
     assert {tier.name: _key(path, tier.name) for tier in TIERS} == {tier.name: tier.order for tier in TIERS}
-    assert cells(path) == before
+    assert _cells_of_6(path) == before
     roll_up(path)
-    assert cells(path) == before
+    assert _cells_of_6(path) == before
     assert shown(SQLiteBackend(path)._answer(asked, raw_enough=0)) == answered
     assert query(path, "SELECT value FROM counters WHERE name = 'rebuild_state'") == [(0,)]
 
@@ -306,3 +316,66 @@ def test_a_ledger_of_schema_5_keeps_its_rollups(path: Path, *, rebuilding: bool)
 def _key(path: Path, table: str) -> tuple[str, ...]:
     columns = query(path, f"SELECT name FROM pragma_table_info('{table}') WHERE pk > 0 ORDER BY pk")
     return tuple(name for (name,) in columns)
+
+
+@pytest.mark.parametrize("purged", [False, True])
+def test_a_ledger_of_schema_6_gets_sets_of_users(path: Path, *, purged: bool) -> None:
+    """Of what is new at once, of what is old with the next rebuild; the answers are the same all the time."""
+    write_events(path, 600, days=60)
+    roll_up(path)
+    backend = SQLiteBackend(path)
+    if purged:
+        assert purge_until_done(str(path), Retention(days=30)) == 255  # the first block
+    asked = UsageQuery.build(by="day", tz="Asia/Kathmandu", measures=("users", "latency_ms_p95"))
+    before = cells(path)
+    answered = shown(backend._answer(asked, raw_enough=0))
+    with closing(connect(str(path))) as connection:
+        back_to_6(connection)
+
+    prepare(str(path))
+
+    assert _cells_of_6(path) == {name: rows for name, rows in before.items() if not name.startswith("user_")}
+    upgraded = backend._answer(asked, raw_enough=0)
+    assert "user_days" not in upgraded.source
+    assert purged or shown(upgraded) == answered
+    with closing(connect(str(path))) as connection:
+        Rollups(connection).begin_rebuild()
+    roll_up(path)
+    rebuilt = backend._answer(asked, raw_enough=0)
+    assert ("user_days" in rebuilt.source) is not purged
+    assert shown(rebuilt) == shown(upgraded)
+    assert purged or cells(path) == before
+    since = datetime.now(UTC) - timedelta(days=14)
+    latest = UsageQuery.build(start=since, measures="users")
+    assert "user_days" in backend._answer(latest, raw_enough=0).source
+
+
+def _cells_of_6(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    return {name: rows for name, rows in cells(path).items() if not name.startswith("user_")}
+
+
+def back_to_6(connection: sqlite3.Connection) -> None:
+    """Lay a ledger out as schema 6 had it."""
+    connection.executescript(_BACK_TO_6)
+    for tier in HISTOGRAMS:
+        for cell, *blobs in connection.execute(
+            f"SELECT {tier.clock}, latency, first_token FROM {tier.name}"
+        ).fetchall():
+            old = [_pairs(counts_in(number_of(blob))) for blob in blobs]
+            connection.execute(
+                f"UPDATE {tier.name} SET latency = ?, first_token = ? WHERE {tier.clock} = ?", (*old, cell)
+            )
+
+
+def _pairs(counts: dict[int, int]) -> bytes:
+    """Give distances between places, and counts, in turn; each as a base-128 number, low bits first."""
+    distances = [place - before for before, place in zip([0, *counts], counts, strict=False)]
+    numbers = [number for pair in zip(distances, counts.values(), strict=True) for number in pair]
+    return b"".join(
+        bytes([*(number >> shift & 127 | 128 for shift in range(0, _last_of(number), 7)), number >> _last_of(number)])
+        for number in numbers
+    )
+
+
+def _last_of(number: int) -> int:
+    return max(0, number.bit_length() - 1) // 7 * 7

@@ -9,8 +9,9 @@ from operator import add
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usagekit._reading.lasts import lasts, tier_of_lasts
-from usagekit._reading.ranking import top_users, users_present
+from usagekit._reading.ranking import top_users
 from usagekit._reading.reading import RAW_ENOUGH, Reading
+from usagekit._reading.users import Users
 from usagekit.event import from_microseconds
 from usagekit.query.aggregate import Aggregate, seen_at
 from usagekit.query.algebra import BUCKETS
@@ -86,7 +87,7 @@ class _Answer:
         self._columns = ("events", *dict.fromkeys(name for asked in needed for name in _COLUMNS_OF.get(asked, ())))
         self._extremes = tuple(dict.fromkeys(_EXTREMES_OF[name] for name in needed if name in _EXTREMES_OF))
         self._needed = needed
-        self._present: set[int] | None = None  # all users, where only some are in the groups
+        self._present: Users | None = None  # all users, where only some are in the groups
 
     def report(self) -> UsageReport:
         query, reading = self._query, self._reading
@@ -160,8 +161,8 @@ class _Answer:
             return ()
         return _ADDED_UP.get(name, ())
 
-    def _top(self) -> tuple[Sums, set[int]] | None:
-        """Give at least the groups that are shown, and the ids of all users, where not all have to be looked at."""
+    def _top(self) -> tuple[Sums, Users] | None:
+        """Give at least the groups that are shown, and all users, where not all have to be looked at."""
         query = self._query
         more = any(not measures.isdisjoint(self._needed) for _, _, measures in _HISTOGRAMS)
         if query.by != ("user",) or query.limit is None or not self._rank or more:
@@ -227,11 +228,16 @@ class _Answer:
         return counted
 
     def _count_users(self, known: Sums) -> _Counted:
-        by = self._query.by
-        nobody = self._reading.nobody
-        present = self._present if by else users_present(self._reading)
-        if present is not None and not by:
-            return _Counted({(): len(present - nobody)}, len(present - nobody))
+        by, nobody = self._query.by, self._reading.nobody
+        sets = None if "user" in by else self._reading.users(by)
+        if sets is not None:
+            everybody = Users()
+            for users in sets.values():
+                everybody.merge(users)
+            named = self._named(sets, Users.merge)
+            return _Counted(
+                {key: users.count_without(nobody) for key, users in named.items()}, everybody.count_without(nobody)
+            )
         place = by.index("user") if "user" in by else len(by)
         if "user" not in by:
             known = self._reading.sums((*by, "user"), ("events",))
@@ -241,9 +247,8 @@ class _Answer:
             if key[place] not in nobody:
                 people.add(key[place])
                 found.setdefault(key[: len(by)], set()).add(key[place])
-        return _Counted(
-            {key: len(users) for key, users in self._named(found, set.union).items()}, len((present or people) - nobody)
-        )
+        total = len(people) if self._present is None else self._present.count_without(nobody)
+        return _Counted({key: len(users) for key, users in self._named(found, set.union).items()}, total)
 
     # Keys.
 

@@ -10,8 +10,9 @@ from usagekit._reading.rows import NAME_TABLES, Rows
 from usagekit._reading.sections import Piece, Planner, Section, sections, stretched
 from usagekit._reading.sources import RAW_DURATIONS, RAW_EXTREMES, SHAPE_KEYS, bucket, chain_for, latest, raw_value
 from usagekit._reading.state import EVER_US, State
-from usagekit._store import histograms
-from usagekit._store.tiers import DAY_US, HISTOGRAMS, MEMBER_DAYS, ORG_HOURS, WEEK_US
+from usagekit._reading.users import Users
+from usagekit._store import lanes
+from usagekit._store.tiers import DAY_US, HISTOGRAMS, MEMBER_DAYS, ORG_HOURS, USER_SETS, WEEK_US
 from usagekit.query.algebra import BUCKETS
 from usagekit.query.periods import intersected, merged
 
@@ -222,26 +223,59 @@ class Reading:
         rows = self._raw_sums(self.everywhere, by, ("events", *columns), (), frontier, behind=True)
         return [(*row[: len(by)], sum(row[len(by) + 1 :])) for row in rows]
 
-    # Histograms.
+    # Histograms, and sets of users.
 
     def weights(self, by: tuple[str, ...], which: str) -> Weights:
         """Give for each key of `by` the weight of each log-bucket of `"latency"` or `"first_token"`."""
-        plain = all(name in BUCKETS for name in (*by, *self.rows.allowed))
-        chain: tuple[Tier, ...] = HISTOGRAMS if plain and not self.is_small else ()
+        chain: tuple[Tier, ...] = HISTOGRAMS if self._is_plain(by) and not self.state.exact else ()
         if self.state.remade_from_us > self.earliest_us:
             chain = chain[1:]
         frontier = self.state.frontier_of(chain)
-        groups: Weights = {}
+        cells: dict[Key, int] = {}
+        pieces: list[Piece] = []
         for tier, some in self._planned(chain, by, subtract=False).items():
             self.note(some)
             if tier is None:
-                self._add_raw_weights(groups, some, by, which, frontier)
+                pieces = some
                 continue
-            for *key, blob in self.rows.blobs(tier, some, which, len(by)):
-                histograms.add_packed(groups.setdefault(tuple(key), {}), (blob,))
+            for *key, blob in self.rows.blobs(tier, some, (which,), len(by)):
+                cells[tuple(key)] = cells.get(tuple(key), 0) + lanes.number_of(blob)
+        groups = {key: lanes.counts_in(number) for key, number in cells.items()}
+        if pieces:
+            self._add_raw_weights(groups, pieces, by, which, frontier)
         if self.state.last_seq > frontier:
             self._add_raw_weights(groups, self.everywhere, by, which, frontier, behind=True)
         return groups
+
+    def users(self, by: tuple[str, ...]) -> dict[Key, Users] | None:
+        """Give for each key of `by` who was there; None where the ledger keeps no sets that tell."""
+        if not self._is_plain(by) or self.state.sets_from_us > self.earliest_us:
+            return None
+        frontier = self.state.frontier_of(USER_SETS)
+        found: dict[Key, Users] = {}
+        for tier, some in self._planned(USER_SETS, by, subtract=False).items():
+            self.note(some)
+            if tier is None:
+                self._add_raw_users(found, some, by, frontier)
+                continue
+            for *key, part, blob in self.rows.blobs(tier, some, ("part", "users"), len(by)):
+                found.setdefault(tuple(key), Users()).add_marks(part, lanes.number_of(blob))
+        if self.state.last_seq > frontier:
+            self._add_raw_users(found, self.everywhere, by, frontier, behind=True)
+        return found
+
+    def _is_plain(self, by: tuple[str, ...]) -> bool:
+        """Whether cells that know nothing but their time can tell, and are worth looking for."""
+        return not self.is_small and all(name in BUCKETS for name in (*by, *self.rows.allowed))
+
+    def _add_raw_users(
+        self, found: dict[Key, Users], planned: list[Piece], by: tuple[str, ...], frontier: int, *, behind: bool = False
+    ) -> None:
+        ids: dict[Key, set[int]] = {}
+        for *key, user in self.rows.raw(planned, (*by, "user"), (), frontier, behind=behind):
+            ids.setdefault(tuple(key), set()).add(user)
+        for shown, users in ids.items():
+            found.setdefault(shown, Users()).add(users)
 
     def _add_raw_weights(
         self,

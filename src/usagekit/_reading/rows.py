@@ -210,10 +210,10 @@ class Rows:
         days = self._connection.execute("SELECT DISTINCT day FROM type_days ORDER BY day")
         return [(day * DAY_US, (day + 1) * DAY_US) for (day,) in days]
 
-    def blobs(self, tier: Tier, planned: Iterable[Piece], column: str, buckets: int) -> list[Row]:
-        """Give the buckets and one column of each cell of a histogram's tier."""
+    def blobs(self, tier: Tier, planned: Iterable[Piece], columns: Sequence[str], buckets: int) -> list[Row]:
+        """Give the buckets and some columns of each cell of a tier whose cells are blobs."""
         self._load(planned)
-        wanted = ", ".join([*(f"w.k{number}" for number in range(buckets)), f"t.{column}"])
+        wanted = ", ".join([*(f"w.k{number}" for number in range(buckets)), *(f"t.{name}" for name in columns)])
         return self._connection.execute(
             f"SELECT {wanted} FROM temp.pieces w CROSS JOIN {tier.name} t"
             f" ON t.{tier.clock} >= w.lo AND t.{tier.clock} < w.hi"
@@ -350,10 +350,14 @@ class Rows:
         return f"strftime('%Y', {day} * 86400, 'unixepoch') * 12 + strftime('%m', {day} * 86400, 'unixepoch')"
 
     def _offset(self) -> str:
-        first_us, last_us = self._connection.execute("SELECT min(first_us), max(last_us) FROM blocks").fetchone()
+        # Only where both data and question are: a wrong clock may have left events in a far future.
+        of_tail = f"SELECT min(first_us), max(last_us) FROM blocks b WHERE {TAIL_BLOCKS}"
+        first_us, last_us = self._connection.execute(of_tail, {"frontier": self._state.frontier}).fetchone()
+        if self._state.last_us >= 0:
+            first_us = min(self._state.first_us, self._state.first_us if first_us is None else first_us)
+            last_us = max(self._state.last_us, last_us or 0)
         if first_us is None or not self._windows:
             return "0"
-        # Only where both data and question are: a wrong clock may have left events in a far future.
         start = max(first_us, self._windows[0][0])
         end = min(last_us + 1, self._windows[-1][1])
         changes = offset_changes(self._tz, start, max(start, end))

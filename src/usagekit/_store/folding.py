@@ -6,10 +6,9 @@ time. The second, `add_to`, runs in the caller's transaction, one family of tier
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from usagekit._store import histograms
+from usagekit._store.blob_cells import blob_cells
 from usagekit._store.exact import SAFE_BOUND, add_functions
 from usagekit._store.schema import BLOCK_SHIFT, Transaction
 from usagekit._store.tiers import (
@@ -18,8 +17,6 @@ from usagekit._store.tiers import (
     DAY_ORGS,
     EXTREMES,
     FAMILIES,
-    HISTOGRAMS,
-    HOUR_US,
     MEMBER_DAYS,
     MEMBER_WEEKS,
     ORG_DAYS,
@@ -31,11 +28,12 @@ from usagekit._store.tiers import (
     WIDE,
     Tier,
 )
-from usagekit.query.aggregate import bucket_of
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping
+
+    from usagekit._store.blob_cells import Row
 
 RANGE = (
     f"blocks b CROSS JOIN events e ON b.block BETWEEN :after >> {BLOCK_SHIFT} AND :last >> {BLOCK_SHIFT}"
@@ -52,12 +50,12 @@ _TABLES = """
 CREATE TEMP TABLE IF NOT EXISTS type_of (shape INTEGER PRIMARY KEY, type INTEGER NOT NULL);
 CREATE TEMP TABLE IF NOT EXISTS whose (
     subject INTEGER PRIMARY KEY, member INTEGER, org INTEGER, attributes INTEGER,
-    weight INTEGER, quantity INTEGER, other_output INTEGER
+    weight INTEGER, quantity INTEGER, other_output INTEGER, user INTEGER
 );
 CREATE TEMP TABLE IF NOT EXISTS batch (
     is_call, time_us, quarter, shape, type, member, org, attributes, weight,
     failed, input, output, cost, costed, other, cache_read, cache_write, reasoning, unpriced, bytes, quantity,
-    latency, unmeasured, first_token
+    latency, unmeasured, first_token, user
 )
 """
 
@@ -68,7 +66,7 @@ SELECT s.kind = 'llm', b.base_us + e.offset_us, (b.base_us + e.offset_us) / {qua
     CASE s.kind WHEN 'llm' THEN e.output ELSE w.other_output END,
     coalesce(e.cost_nano, 0), e.cost_nano IS NOT NULL, s.status = 0, e.cache_read, e.cache_write, e.reasoning,
     s.cost_source = 'unpriced', CASE s.kind WHEN 'llm' THEN w.other_output ELSE e.output END, w.quantity - 1000000,
-    e.latency_us, e.latency_us IS NULL, coalesce(e.latency_us, 0) - e.tail_us
+    e.latency_us, e.latency_us IS NULL, coalesce(e.latency_us, 0) - e.tail_us, w.user
 FROM {rows}
 JOIN temp.type_of t ON t.shape = e.shape
 JOIN shapes s ON s.id = e.shape
@@ -141,7 +139,7 @@ class Fold:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._exact = False
-        self._counted: list[Mapping[tuple[int, int], int]] = []
+        self._blobs: dict[Tier, list[Row]] = {}
         connection.execute("PRAGMA temp_store=MEMORY")
         add_functions(connection)
         for statement in _TABLES.split(";"):
@@ -161,16 +159,18 @@ class Fold:
         found = self._measured(before)
         self._exact = found.exact
         self._group(found)
-        self._counted = self._weights(unweighted=found.unweighted)
+        self._blobs = blob_cells(self._connection, unweighted=found.unweighted)
         return found.bound
 
     def add_to(self, family: int) -> None:
         """Add the batch to the tiers of one of `FAMILIES`, in the caller's transaction."""
         for tier in FAMILIES[family]:
-            if tier in HISTOGRAMS:
-                self._add_latencies(tier)
-            else:
+            if tier in _SOURCES:
                 self._connection.execute(_upsert(tier, exact=self._exact))
+                continue
+            for row in self._blobs[tier]:
+                marks = ", ".join("?" * len(row))
+                self._connection.execute(f"INSERT OR REPLACE INTO {tier.name} VALUES ({marks})", row)
 
     def forget(self) -> None:
         """Empty the temporary tables."""
@@ -178,7 +178,7 @@ class Fold:
             self._connection.execute(f"DROP TABLE IF EXISTS temp.{part}")
         self._connection.execute("DELETE FROM temp.whose")
         self._connection.execute("DELETE FROM temp.batch")
-        self._counted = []
+        self._blobs = {}
 
     # The batch.
 
@@ -189,8 +189,8 @@ class Fold:
         execute(f"INSERT INTO temp.whose (subject) SELECT DISTINCT e.subject FROM {rows}", _used(values, rows))
         self._learn_members(own_transaction=own_transaction)
         execute(
-            "UPDATE temp.whose SET (member, org, attributes, weight, quantity, other_output) = (SELECT m.id, p.org,"
-            " a.id, x.weight, x.quantity, x.other_output FROM main.subjects p"
+            "UPDATE temp.whose SET (member, org, attributes, weight, quantity, other_output, user) = (SELECT m.id,"
+            " p.org, a.id, x.weight, x.quantity, x.other_output, p.user FROM main.subjects p"
             " JOIN main.extras x ON x.id = p.extra JOIN main.members m ON m.user = p.user AND m.org = p.org"
             " JOIN main.attribute_sets a ON a.attributes = x.attributes WHERE p.id = whose.subject)"
         )
@@ -296,46 +296,6 @@ class Fold:
         if not found.kinds:
             names = [*(key.rpartition(" ")[2] for key in keys), *columns, *("latency_max" for _ in extremes), "last"]
             self._connection.execute(f"CREATE TEMP TABLE {part} ({', '.join(names)})")
-
-    # Its latencies.
-
-    def _weights(self, *, unweighted: bool) -> list[Mapping[tuple[int, int], int]]:
-        """Give the batch's weights by hour and log-bucket: of latencies, and of times to the first token."""
-        rows = self._connection.execute(
-            "SELECT quarter / 4, weight, max(latency, 0), max(first_token, 0) FROM temp.batch"
-        ).fetchall()
-        hours, weights, *durations = zip(*rows, strict=True) if rows else ((), (), (), ())
-        found: list[Mapping[tuple[int, int], int]] = []
-        for values in durations:
-            known = zip(hours, weights, values, strict=True)
-            keys = [((hour, bucket_of(value)), weight) for hour, weight, value in known if value is not None]
-            if unweighted:
-                found.append(Counter(key for key, _ in keys))
-                continue
-            counted: dict[tuple[int, int], int] = {}
-            for key, weight in keys:
-                counted[key] = counted.get(key, 0) + weight
-            found.append(counted)
-        return found
-
-    def _add_latencies(self, tier: Tier) -> None:
-        cells: dict[int, tuple[dict[int, int], dict[int, int]]] = {}
-        execute = self._connection.execute
-        hours = tier.cell_us // HOUR_US
-        for place, weights in enumerate(self._counted):
-            for (hour, bucket), weight in weights.items():
-                added = cells.setdefault(hour // hours, ({}, {}))[place]
-                added[bucket] = added.get(bucket, 0) + weight
-        clock, name = tier.clock, tier.name
-        largest = dict(execute(f"SELECT quarter / {4 * hours}, max(latency_max) FROM temp.part_quarters GROUP BY 1"))
-        for cell, both in cells.items():
-            row = execute(f"SELECT latency, first_token, latency_max FROM {name} WHERE {clock} = ?", (cell,))
-            found = row.fetchone() or (b"", b"", None)
-            for added, blob in zip(both, found, strict=False):
-                histograms.add_packed(added, [blob])
-            known = [value for value in (largest[cell], found[2]) if value is not None]
-            values = (cell, histograms.packed(both[0]), histograms.packed(both[1]), max(known, default=None))
-            execute(f"INSERT OR REPLACE INTO {name} VALUES (?,?,?,?)", values)
 
 
 def _summed(column: str, kind: _Kind, found: _Measured) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usagekit._store.exact import add_functions
+from usagekit._store.lanes import with_counts
 from usagekit._store.tiers import (
-    DAY_US,
+    HISTOGRAMS,
     LATENCY_DAYS,
     MEMBER_DAYS,
     MEMBER_WEEKS,
@@ -15,6 +16,7 @@ from usagekit._store.tiers import (
     QUARTER_US,
     TIERS,
     TYPE_DAYS,
+    USER_SETS,
     whole_since,
 )
 
@@ -240,14 +242,7 @@ def _put_time_first(db: Database) -> None:
         groups = f"SELECT quarter / 96, type, {sums}, max(latency_max), {latest} FROM quarters GROUP BY 1, 2"
         db.execute(TYPE_DAYS.ddl())
         db.execute(f"INSERT INTO type_days {groups}")
-    if not _is_laid_out(db, MEMBER_WEEKS):
-        # While days of members still lie together.
-        db.execute("CREATE TABLE lasts (week INTEGER, member INTEGER, last INTEGER, PRIMARY KEY (week, member))")
-        latest = f"max(last + (day + 3) % 7 * {DAY_US})"
-        db.execute(f"INSERT INTO lasts SELECT (day + 3) / 7, member, {latest} FROM member_days GROUP BY 1, 2")
-        _lay_out(db, MEMBER_WEEKS, last="(SELECT l.last FROM lasts l WHERE l.week = o.week AND l.member = o.member)")
-        db.execute("DROP TABLE lasts")
-    for tier in (MEMBER_DAYS, ORG_DAYS):
+    for tier in (MEMBER_WEEKS, MEMBER_DAYS, ORG_DAYS):
         if not _is_laid_out(db, tier):
             _lay_out(db, tier)
 
@@ -259,16 +254,48 @@ def _is_laid_out(db: Database, tier: Tier) -> bool:
     return keys == tier.order and {name for name, _ in columns} >= set(tier.extremes)
 
 
-def _lay_out(db: Database, tier: Tier, **values: str) -> None:
-    """Make a tier's table anew of its rows `o`, in the order of its key; `values`: columns that are new, as SQL."""
-    columns = [*tier.order, *tier.columns, *tier.extremes]
-    old = ", ".join(values.get(name, f"o.{name}") for name in columns)
+def _lay_out(db: Database, tier: Tier) -> None:
+    """Make a tier's table anew, in the order of its key."""
+    columns = ", ".join([*tier.order, *tier.columns, *tier.extremes])
     db.execute(f"ALTER TABLE {tier.name} RENAME TO old")
     db.execute(tier.ddl())
-    db.execute(
-        f"INSERT INTO {tier.name} ({', '.join(columns)}) SELECT {old} FROM old o ORDER BY {', '.join(tier.order)}"
-    )
+    db.execute(f"INSERT INTO {tier.name} ({columns}) SELECT {columns} FROM old ORDER BY {', '.join(tier.order)}")
     db.execute("DROP TABLE old")
+
+
+def _add_user_sets(db: Database) -> None:
+    # Of what is in the rollups by now, a rebuild makes sets of users, if it is asked for.
+    last_us = db.execute("SELECT max(last_us) FROM spans").fetchone()[0]
+    since = 0 if last_us is None else whole_since(last_us + 1)
+    db.execute("INSERT INTO counters VALUES ('sets_from_us', ?)", (since,))
+    for tier in USER_SETS:
+        if not db[tier.name].exists():
+            db.execute(tier.ddl())
+    if "last" in db["member_weeks"].columns_dict:
+        _lay_out(db, MEMBER_WEEKS)
+    for tier in HISTOGRAMS:
+        cells = db.execute(f"SELECT {tier.clock}, latency, first_token FROM {tier.name}").fetchall()
+        db.conn.executemany(
+            f"UPDATE {tier.name} SET latency = ?, first_token = ? WHERE {tier.clock} = ?",
+            [(*(with_counts(b"", _pairs_in(blob)) for blob in blobs), cell) for cell, *blobs in cells],
+        )
+
+
+def _pairs_in(blob: bytes) -> dict[int, int]:
+    """Read a histogram of schema 6: distances between buckets, and weights, in turn; as base-128 numbers."""
+    counts: dict[int, int] = {}
+    numbers: list[int] = []
+    number = shift = place = 0
+    for byte in blob:
+        number |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            numbers.append(number)
+            number = shift = 0
+    for distance, count in zip(numbers[::2], numbers[1::2], strict=True):
+        place += distance
+        counts[place] = count
+    return counts
 
 
 _STEPS: dict[str, Callable[[Database], None]] = {
@@ -278,6 +305,7 @@ _STEPS: dict[str, Callable[[Database], None]] = {
     "m004_cloudflare": _add_cloudflare,
     "m005_families": _add_families,
     "m006_time_first": _put_time_first,
+    "m007_user_sets": _add_user_sets,
 }
 """Never renamed and never taken out: a ledger keeps the names of those it has been through."""
 

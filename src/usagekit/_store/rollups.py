@@ -100,9 +100,9 @@ class Rollups:
         return self._fold.take(RANGE, values | {"sign": 1}, known["rolled_bound"], own_transaction=own_transaction)
 
     def _is_due(self, family: int, last: int, known: dict[str, int]) -> bool:
-        """Tell whether a family lacks the batch that was worked out; no where somebody else was faster."""
+        """Tell whether a family lacks the batch that was worked out; no where somebody else changed cells since."""
         now = self._counters()
-        if any(now[name] != known[name] for name in ("rolled_seq", "rollups_version")):
+        if any(now[name] != known[name] for name in ("rolled_seq", "rollups_version", "rollups_from_us")):
             return False
         return now["batch_families"] == family and (family == 0 or now["batch_seq"] == last)
 
@@ -170,7 +170,9 @@ class Rollups:
             known = self._finish_batch()
             if known["rebuild_state"] == CLEARING:
                 return
-            self._set("rebuild_from_us", max(whole_since(known["raw_from_us"]), known["rebuild_from_us"]))
+            since = max(whole_since(known["raw_from_us"]), known["rebuild_from_us"])
+            self._set("rebuild_from_us", since)
+            self._set("sets_from_us", min(since, known["sets_from_us"]))
             self._set("rebuild_seq", max(known["rolled_seq"], known["rebuild_seq"]))
             self._set("rebuild_state", CLEARING)
             self._set("rollups_version", known["rollups_version"] + 1)

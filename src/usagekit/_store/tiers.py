@@ -79,6 +79,9 @@ class Tier(NamedTuple):
         if self in HISTOGRAMS:
             columns = "latency BLOB NOT NULL, first_token BLOB NOT NULL, latency_max INTEGER"
             return f"CREATE TABLE {self.name} ({self.clock} INTEGER PRIMARY KEY, {columns}) STRICT"
+        if self in USER_SETS:
+            columns = f"{self.clock} INTEGER NOT NULL, part INTEGER NOT NULL, users BLOB NOT NULL"
+            return f"CREATE TABLE {self.name} ({columns}, PRIMARY KEY ({self.clock}, part)) STRICT"
         numbers = "".join(f", {name} ANY NOT NULL" for name in self.columns)
         extremes = "".join(f", {name} INTEGER" for name in self.extremes)
         keys = ", ".join(f"{name} INTEGER NOT NULL" for name in self.order)
@@ -105,7 +108,7 @@ QUARTERS = _tier("quarters", "quarter", QUARTER_US, ("quarter", "type"), WIDE, e
 TYPE_DAYS = _tier("type_days", "day", DAY_US, ("day", "type"), WIDE, extremes=EXTREMES)
 SHAPE_DAYS = _tier("shape_days", "day", DAY_US, ("day", "shape"), WIDE, extremes=EXTREMES)
 MEMBER_DAYS = _tier("member_days", "day", DAY_US, ("day", "member", "type"), BILLED, extremes=("last",))
-MEMBER_WEEKS = _tier("member_weeks", "week", WEEK_US, ("week", "member"), CORE, extremes=("last",))
+MEMBER_WEEKS = _tier("member_weeks", "week", WEEK_US, ("week", "member"), CORE)
 ORG_DAYS = _tier("org_days", "day", DAY_US, ("day", "org", "type"), WIDE, extremes=EXTREMES)
 DAY_ORGS = _tier("day_orgs", "day", DAY_US, ("day", "org"), CORE)
 ORG_HOURS = _tier("org_hours", "hour", HOUR_US, ("hour", "org", "type"), BILLED)
@@ -114,14 +117,21 @@ ATTRIBUTE_DAYS = _tier("attribute_days", "day", DAY_US, ("day", "attributes", "t
 LATENCY_DAYS = _tier("latency_days", "day", DAY_US, ("day",), ())
 LATENCY_HOURS = _tier("latency_hours", "hour", HOUR_US, ("hour",), ())
 HISTOGRAMS = (LATENCY_DAYS, LATENCY_HOURS)
-"""Of another kind; see `histograms` for what the blobs hold."""
+"""Cells of how many events fell into which log-bucket; see `lanes` for what the blobs hold."""
+
+USER_DAYS = _tier("user_days", "day", DAY_US, ("day", "part"), ())
+USER_HOURS = _tier("user_hours", "hour", HOUR_US, ("hour", "part"), ())
+USER_SETS = (USER_DAYS, USER_HOURS)
+"""Cells of who was there, the unknown user too: ids `part << PART_SHIFT` and on; see `lanes`."""
+
+PART_SHIFT = 15  # users in a cell: 4 KiB before it is deflated
 
 FAMILIES = (
     (QUARTERS, TYPE_DAYS, ATTRIBUTE_DAYS),
     (SHAPE_DAYS,),
     (ORG_DAYS, DAY_ORGS, ORG_HOURS),
     (MEMBER_DAYS, MEMBER_WEEKS),
-    HISTOGRAMS,
+    (*HISTOGRAMS, *USER_SETS),
 )
 """Tiers that are brought up to date together: those that one answer is put together from."""
 
