@@ -106,7 +106,7 @@ def test_a_late_event_does_not_stand_for_all_of_its_day(tmp_path: Path) -> None:
     day = timedelta(days=1)
     events = [(f"user-{n}", "org", 3 * day) for n in range(20)] + [("always", "org", n * day) for n in range(21)]
     backend = _recorded(tmp_path, events)
-    query(path, "UPDATE counters SET value = ? WHERE name = 'sets_from_us'", _us(MONDAY + 7 * day))
+    query(path, "UPDATE counters SET value = ? WHERE name = 'hours_from_us'", _us(MONDAY + 7 * day))
     query(path, "DELETE FROM user_days WHERE day < ?", _us(MONDAY + 7 * day) // DAY_US)
     query(path, "DELETE FROM user_hours WHERE hour < ?", _us(MONDAY + 7 * day) // HOUR_US)
 

@@ -1,11 +1,11 @@
-"""Blobs of counts and marks: nothing is lost in them, and adding them up is adding what they hold."""
+"""Integers of counts and marks: nothing is lost in them, and adding them up is adding what they hold."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usagekit._store.lanes import counts_in, number_of, with_counts, with_marks
+from usagekit._store.lanes import LARGEST, blob_of, counts_in, counts_of, marks_of, number_in
 
 COUNTS = st.dictionaries(st.integers(0, 3000), st.integers(1, 2**40))
 PLACES = st.sets(st.integers(0, 2**15 - 1))
@@ -13,25 +13,25 @@ PLACES = st.sets(st.integers(0, 2**15 - 1))
 
 @given(COUNTS, COUNTS)
 def test_counts_add_up(one: dict[int, int], other: dict[int, int]) -> None:
-    """As integers, when they are read, and place by place, when they are kept up to date."""
+    """Place by place, as blobs too."""
     together = {place: one.get(place, 0) + other.get(place, 0) for place in sorted(one.keys() | other.keys())}
 
-    assert counts_in(number_of(with_counts(b"", one)) + number_of(with_counts(b"", other))) == together
-    assert counts_in(number_of(with_counts(with_counts(b"", one), other))) == together
+    number = number_in(blob_of(counts_of(one))) + number_in(blob_of(counts_of(other)))
+
+    assert counts_in(number) == together
+    assert number_in(blob_of(number)) == number
 
 
-def test_counts_stop_at_nothing_and_at_63_bits() -> None:
-    """A place that went beyond either would change the one next to it."""
-    blob = with_counts(with_counts(b"", {3: 5, 4: 2**62, 5: 7}), {3: -9, 4: 2**63})
-
-    assert counts_in(number_of(blob)) == {4: 2**63 - 1, 5: 7}
+def test_the_largest_count_leaves_its_neighbours_alone() -> None:
+    """It has a bit to spare."""
+    assert counts_in(counts_of({0: 1, 1: LARGEST, 2: 3}) + counts_of({1: 1})) == {0: 1, 1: 2**63, 2: 3}
 
 
 @given(PLACES, PLACES)
-def test_marks_stay(one: set[int], other: set[int]) -> None:
-    """Marks of two blobs together are those of one that both were marked in."""
-    both = number_of(with_marks(with_marks(b"", one), other))
+def test_marks_are_or_ed(one: set[int], other: set[int]) -> None:
+    """What either marks, both together do."""
+    both = number_in(blob_of(marks_of(one, 2**15))) | marks_of(other, 2**15)
 
-    assert both == number_of(with_marks(b"", one)) | number_of(with_marks(b"", other))
     assert {place for place in range(2**15) if both >> place & 1} == one | other
-    assert number_of(b"") == 0
+    assert both.bit_count() == len(one | other)
+    assert number_in(b"") == 0

@@ -21,7 +21,7 @@ from tests.support.stores import locked, query
 from usagekit import Recorder
 from usagekit._store import schema
 from usagekit._store.file_systems import check_file_system
-from usagekit._store.lanes import counts_in, number_of
+from usagekit._store.lanes import counts_in, number_in
 from usagekit._store.retention import Retention, purge_until_done
 from usagekit._store.rollups import Rollups
 from usagekit._store.schema import connect, prepare
@@ -35,10 +35,12 @@ LOCAL = """\
 30 22 0:26 / /srv rw - xfs /dev/vdb rw
 """
 
+_NEW_IN_7 = {"user_days", "user_hours", "shape_hours"}
 _BACK_TO_6 = """
 DROP TABLE user_days;
 DROP TABLE user_hours;
-DELETE FROM counters WHERE name = 'sets_from_us';
+DROP TABLE shape_hours;
+DELETE FROM counters WHERE name = 'hours_from_us';
 ALTER TABLE member_weeks ADD COLUMN last INTEGER;
 DELETE FROM _sqlite_migrations WHERE name >= 'm007';
 PRAGMA user_version = 6;
@@ -334,7 +336,7 @@ def test_a_ledger_of_schema_6_gets_sets_of_users(path: Path, *, purged: bool) ->
 
     prepare(str(path))
 
-    assert _cells_of_6(path) == {name: rows for name, rows in before.items() if not name.startswith("user_")}
+    assert _cells_of_6(path) == {name: before[name] for name in before if name not in _NEW_IN_7}
     upgraded = backend._answer(asked, raw_enough=0)
     assert "user_days" not in upgraded.source
     assert purged or shown(upgraded) == answered
@@ -351,7 +353,7 @@ def test_a_ledger_of_schema_6_gets_sets_of_users(path: Path, *, purged: bool) ->
 
 
 def _cells_of_6(path: Path) -> dict[str, list[tuple[object, ...]]]:
-    return {name: rows for name, rows in cells(path).items() if not name.startswith("user_")}
+    return {name: rows for name, rows in cells(path).items() if name not in _NEW_IN_7}
 
 
 def back_to_6(connection: sqlite3.Connection) -> None:
@@ -361,7 +363,7 @@ def back_to_6(connection: sqlite3.Connection) -> None:
         for cell, *blobs in connection.execute(
             f"SELECT {tier.clock}, latency, first_token FROM {tier.name}"
         ).fetchall():
-            old = [_pairs(counts_in(number_of(blob))) for blob in blobs]
+            old = [_pairs(counts_in(number_in(blob))) for blob in blobs]
             connection.execute(
                 f"UPDATE {tier.name} SET latency = ?, first_token = ? WHERE {tier.clock} = ?", (*old, cell)
             )

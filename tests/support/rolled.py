@@ -63,13 +63,12 @@ def roll_up(path: Path, *, limit: int | None = None) -> None:
 
 def cells(path: Path) -> dict[str, list[tuple[Any, ...]]]:
     """Give what every rollup holds, cells without events left out."""
-    return {
-        tier.name: query(
-            path,
-            f"SELECT * FROM {tier.name} {'WHERE events <> 0' if tier.columns else ''} ORDER BY {', '.join(tier.order)}",
-        )
-        for tier in TIERS
-    }
+    found = {}
+    for tier in TIERS:
+        known = query(path, f"SELECT name FROM pragma_table_info('{tier.name}')")
+        where = "WHERE events <> 0" if ("events",) in known else ""
+        found[tier.name] = query(path, f"SELECT * FROM {tier.name} {where} ORDER BY {', '.join(tier.order)}")
+    return found
 
 
 def shown(report: UsageReport) -> tuple[object, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import operator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from usagekit._reading.rows import NAME_TABLES, Rows
@@ -12,7 +13,7 @@ from usagekit._reading.sources import RAW_DURATIONS, RAW_EXTREMES, SHAPE_KEYS, b
 from usagekit._reading.state import EVER_US, State
 from usagekit._reading.users import Users
 from usagekit._store import lanes
-from usagekit._store.tiers import DAY_US, HISTOGRAMS, MEMBER_DAYS, ORG_HOURS, USER_SETS, WEEK_US
+from usagekit._store.tiers import DAY_US, HISTOGRAMS, MEMBER_DAYS, ORG_HOURS, SHAPE_HOURS, USER_SETS, WEEK_US
 from usagekit.query.algebra import BUCKETS
 from usagekit.query.periods import intersected, merged
 
@@ -149,18 +150,26 @@ class Reading:
         chain = () if self.is_small else self.chain_for(by, columns, extremes)
         if self.state.remade_from_us > self.earliest_us:
             chain = () if extremes and MEMBER_DAYS in chain else tuple(tier for tier in chain if tier is not ORG_HOURS)
+        if self.state.exact or self.state.hours_from_us > self.earliest_us:
+            chain = tuple(tier for tier in chain if tier is not SHAPE_HOURS)
         frontier = self.state.frontier_of(chain)
         groups: Sums = {}
         add = _adder(groups, len(by), len(columns))
         buckets = [name for name in by if name in BUCKETS]
         for tier, some in self._planned(chain, buckets, subtract=not extremes).items():
             self.note(some)
-            signed = any(piece.sign < 0 for piece in some)
+            ranges = _Ranges(by, some)
+            signed = any(piece.sign < 0 for piece in ranges.pieces)
             if tier is None:
-                add(self._raw_sums(some, by, columns, extremes, frontier, signed=signed))
+                found = self._raw_sums(
+                    ranges.pieces, ranges.by, columns, extremes, frontier, signed=signed, also=ranges.also
+                )
             else:
-                cells = self.rows.cells(tier, some, by, self._cell_sums(tier, columns, extremes, signed=signed))
-                add(_with_integers(cells, len(by)) if self.state.exact else cells)
+                apart = self.rows.is_apart(tier, ranges.pieces, ranges.by)
+                values = self._cell_sums(tier, columns, extremes, signed=signed, apart=apart)
+                found = self.rows.cells(tier, ranges.pieces, ranges.by, values, also=ranges.also, apart=apart)
+                found = list(_with_integers(found, len(ranges.by) + len(ranges.also))) if self.state.exact else found
+            add(ranges.spread(found))
         if self.state.last_seq > frontier:
             add(self._raw_sums(self.everywhere, by, columns, extremes, frontier, behind=True))
         if any(not values[0] for values in groups.values()):
@@ -177,8 +186,13 @@ class Reading:
         """All of the windows, as raw rows."""
         return [Piece(None, start, end, 1, ()) for start, end in self.windows]
 
-    def _cell_sums(self, tier: Tier, columns: Sequence[str], extremes: Sequence[str], *, signed: bool) -> list[str]:
+    def _cell_sums(
+        self, tier: Tier, columns: Sequence[str], extremes: Sequence[str], *, signed: bool, apart: bool
+    ) -> list[str]:
         sign = "w.sign" if signed else "1"
+        if apart:
+            sums = [f"t.{name} * w.sign" if signed else f"t.{name}" for name in columns]
+            return sums + ["t.latency_max" if name == "latency_max" else latest(tier) for name in extremes]
         if self.state.exact:
             sums = [f"exact_sum(t.{name}, {sign})" for name in columns]
         else:
@@ -187,7 +201,7 @@ class Reading:
 
     def _raw_sums(
         self,
-        planned: list[Piece],
+        planned: Sequence[Piece],
         by: tuple[str, ...],
         columns: Sequence[str],
         extremes: Sequence[str],
@@ -195,8 +209,9 @@ class Reading:
         *,
         signed: bool = False,
         behind: bool = False,
+        also: Sequence[str] = (),
     ) -> list[Row]:
-        extra = self.rows.extra
+        extra, keys = self.rows.extra, len(by) + len(also)
         raw = [raw_value(name, extra) for name in columns]
         values, conditions = [value.whole for value in raw], [""] * len(raw)
         if any(name in SHAPE_KEYS for name in by):  # each group is of one shape
@@ -204,17 +219,17 @@ class Reading:
         largest = [RAW_EXTREMES[name] for name in extremes]
         factors = [extra.weight] * (extra.weight != "1") + ["w.sign"] * signed
         plain = [f"sum({' * '.join([value, *factors])})" for value in values]
+        read = partial(self.rows.raw, planned, by, behind=behind, also=also, shape_conditions=conditions)
         try:
-            found = self.rows.raw(planned, by, [*plain, *largest], frontier, behind=behind, shape_conditions=conditions)
-            if not any(type(value) is float for row in found for value in row[len(by) :]):
+            found = read([*plain, *largest], frontier)
+            if not any(type(value) is float for row in found for value in row[keys:]):
                 return found
         except self._connection.OperationalError as error:
             if "integer overflow" not in str(error):
                 raise
         # A product or a sum went beyond 64 bits. Slower, and without that limit.
         exact = [f"exact_sum({value}, {' * '.join(factors) or '1'})" for value in values]
-        found = self.rows.raw(planned, by, [*exact, *largest], frontier, behind=behind, shape_conditions=conditions)
-        return list(_with_integers(found, len(by)))
+        return list(_with_integers(read([*exact, *largest], frontier), keys))
 
     def tail_sums(self, by: tuple[str, ...], columns: Sequence[str], frontier: int) -> list[Row]:
         """Give for each key of `by` the sum of all `columns` together, of events behind the frontier."""
@@ -239,7 +254,7 @@ class Reading:
                 pieces = some
                 continue
             for *key, blob in self.rows.blobs(tier, some, (which,), len(by)):
-                cells[tuple(key)] = cells.get(tuple(key), 0) + lanes.number_of(blob)
+                cells[tuple(key)] = cells.get(tuple(key), 0) + lanes.number_in(blob)
         groups = {key: lanes.counts_in(number) for key, number in cells.items()}
         if pieces:
             self._add_raw_weights(groups, pieces, by, which, frontier)
@@ -249,7 +264,7 @@ class Reading:
 
     def users(self, by: tuple[str, ...]) -> dict[Key, Users] | None:
         """Give for each key of `by` who was there; None where the ledger keeps no sets that tell."""
-        if not self._is_plain(by) or self.state.sets_from_us > self.earliest_us:
+        if not self._is_plain(by) or self.state.hours_from_us > self.earliest_us:
             return None
         frontier = self.state.frontier_of(USER_SETS)
         found: dict[Key, Users] = {}
@@ -259,7 +274,7 @@ class Reading:
                 self._add_raw_users(found, some, by, frontier)
                 continue
             for *key, part, blob in self.rows.blobs(tier, some, ("part", "users"), len(by)):
-                found.setdefault(tuple(key), Users()).add_marks(part, lanes.number_of(blob))
+                found.setdefault(tuple(key), Users()).add_marks(part, lanes.number_in(blob))
         if self.state.last_seq > frontier:
             self._add_raw_users(found, self.everywhere, by, frontier, behind=True)
         return found
@@ -313,6 +328,43 @@ class Reading:
             return {number: "" if text[:1] == "\0" else text for number, text in found}
 
         return names
+
+
+class _Ranges:
+    """The ranges that some pieces read, each once: one at the end of a day is the begin of the next one's, too.
+
+    Attributes:
+        pieces: what to read.
+        by: what to group it by.
+        also: and what else, as SQL.
+    """
+
+    def __init__(self, by: tuple[str, ...], pieces: Sequence[Piece]) -> None:
+        self.pieces, self.by = pieces, by
+        self.also: tuple[str, ...] = ()
+        of: dict[tuple[int, int], list[Piece]] = {}
+        for piece in pieces:
+            of.setdefault((piece.start, piece.end), []).append(piece)
+        self._of = list(of.values())
+        if len(of) == len(pieces):
+            return
+        self.pieces = [some[0]._replace(sign=1, buckets=(n,)) for n, some in enumerate(self._of)]
+        self.by = tuple(name for name in by if name not in BUCKETS)
+        self.also = ("w.k0",)
+        names = [*self.by, *(name for name in by if name in BUCKETS)]
+        self._key = operator.itemgetter(*map(names.index, by)) if self.by else tuple
+
+    def spread(self, rows: list[Row]) -> list[Row]:
+        """Give what was read as what the pieces asked for: groups of `by`."""
+        if not self.also:
+            return rows
+        found, place = [], len(self.by)
+        for row in rows:
+            values = row[place + 1 :]
+            for piece in self._of[row[place]]:
+                key = self._key(row[:place] + piece.buckets)
+                found.append(key + (values if piece.sign > 0 else tuple(map(operator.neg, values))))
+        return found
 
 
 def _adder(groups: Sums, keys: int, sums: int) -> Callable[[Iterable[Row]], None]:

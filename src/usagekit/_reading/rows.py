@@ -26,7 +26,8 @@ from usagekit._reading.sources import (
     WITH_EXTRAS,
     Dictionary,
 )
-from usagekit._store.tiers import DAY_US, HOUR_US
+from usagekit._store.lanes import number_in, table_in
+from usagekit._store.tiers import DAY_US, HOUR_US, LANES, SHAPE_HOURS, SHAPE_SHIFT
 from usagekit.query.algebra import BUCKETS, DIMENSIONS
 from usagekit.query.periods import offset_changes
 
@@ -118,6 +119,7 @@ class Rows:
         condition: str = "1",
         given: Mapping[str, Any] | None = None,
         also: Sequence[str] = (),
+        apart: bool = False,
     ) -> list[Row]:
         """Give the groups of the cells of some pieces.
 
@@ -129,6 +131,7 @@ class Rows:
             condition: which of the cells to take, as SQL.
             given: values bound in them.
             also: what to group by, too, as SQL; it comes before the columns.
+            apart: give cell by cell, without adding up; columns are no aggregates then.
         """
         values = dict(given or {})
         filters = self._cell_filters(tier, values)
@@ -138,6 +141,10 @@ class Rows:
         else:
             self._load(planned)
             at = f"t.{tier.clock} >= w.lo AND t.{tier.clock} < w.hi"
+        table = tier.name
+        if tier is SHAPE_HOURS:
+            self._unpack(tier)
+            table, at = "temp.unpacked", "t.piece = w.rowid"
         where = [condition, *(f"t.{column} IN ({allowed})" for column, allowed in filters.items())]
         ids: dict[str, str] = {}  # what is grouped by, and its name
         names: list[str] = []
@@ -156,8 +163,34 @@ class Rows:
         for number, expression in enumerate(also):
             ids[expression] = f"a{number}"
             names.append(f"g.a{number}")
-        rows = f"FROM temp.pieces w CROSS JOIN {tier.name} t ON {at} WHERE {' AND '.join(where)}"
-        return self._connection.execute(_grouped(rows, ids, columns, names, "".join(joins)), values).fetchall()
+        rows = f"FROM temp.pieces w CROSS JOIN {table} t ON {at} WHERE {' AND '.join(where)}"
+        sql = _grouped(rows, ids, columns, names, "".join(joins), apart=apart)
+        return self._connection.execute(sql, values).fetchall()
+
+    def _unpack(self, tier: Tier) -> None:
+        """Make a table of what cells of many shapes add up to in each of the pieces."""
+        names = ("piece", *tier.key, *tier.columns)
+        self._connection.execute("DROP TABLE IF EXISTS temp.unpacked")
+        self._connection.execute(f"CREATE TEMP TABLE unpacked ({', '.join(names)})")
+        totals: dict[tuple[int, int], int] = {}
+        for piece, part, blob in self._connection.execute(
+            f"SELECT w.rowid, t.part, t.sums FROM temp.pieces w CROSS JOIN {tier.name} t"
+            f" ON t.{tier.clock} >= w.lo AND t.{tier.clock} < w.hi"
+        ):
+            totals[piece, part] = totals.get((piece, part), 0) + number_in(blob)
+        insert = f"INSERT INTO temp.unpacked VALUES ({', '.join('?' * len(names))})"
+        for (piece, part), number in totals.items():
+            rows = table_in(number, LANES)
+            ids = range(part << SHAPE_SHIFT, (part + 1) << SHAPE_SHIFT)
+            self._connection.executemany(
+                insert,
+                [(piece, shape, *row[: len(tier.columns)]) for shape, row in zip(ids, rows, strict=False) if row[0]],
+            )
+
+    def is_apart(self, tier: Tier, planned: Iterable[Piece], by: Sequence[str]) -> bool:
+        """Whether every cell of some pieces is a group of its own, so that nothing has to be sorted to be added up."""
+        columns = {self._looked_up(tier, name)[0] for name in by if name not in BUCKETS}
+        return columns == set(tier.key) and all(piece.end - piece.start == 1 for piece in planned)
 
     def _looked_up(self, tier: Tier, name: str) -> tuple[str, Dictionary]:
         """Give the column of a tier's key that knows a dimension, and what its ids stand for."""
@@ -390,11 +423,13 @@ def _grouped(  # noqa: PLR0917
     names: Sequence[str],
     joins: str,
     conditions: Sequence[str] = (),
+    *,
+    apart: bool = False,
 ) -> str:
     """Give the SELECT that groups by ids, expressions with their names, and then names the groups."""
     different = {column: f"c{number}" for number, column in enumerate(dict.fromkeys(columns))}
     inner = [f"{expression} AS {name}" for expression, name in {**ids, **different}.items()]
-    group = f" GROUP BY {', '.join(map(str, range(1, len(ids) + 1)))}" if ids and columns else ""
+    group = f" GROUP BY {', '.join(map(str, range(1, len(ids) + 1)))}" if ids and columns and not apart else ""
     distinct = "" if columns else "DISTINCT "  # several times faster than groups of nothing
     wanted = [f"g.{different[column]}" for column in columns]
     for number, condition in enumerate(conditions):

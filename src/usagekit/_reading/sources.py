@@ -15,6 +15,7 @@ from usagekit._store.tiers import (
     ORG_HOURS,
     QUARTERS,
     SHAPE_DAYS,
+    SHAPE_HOURS,
     SPAN_SHIFT,
     TYPE_DAYS,
     WIDE,
@@ -179,6 +180,7 @@ SUBJECTS = Dictionary("subjects", "p", {"user": "p.user", "org": "p.org"})
 
 CHAINS: tuple[tuple[Tier, ...], ...] = (
     (TYPE_DAYS, QUARTERS),
+    (SHAPE_DAYS, SHAPE_HOURS),
     (SHAPE_DAYS,),
     (DAY_ORGS, ORG_HOURS),
     (ORG_DAYS, ORG_HOURS),

@@ -29,7 +29,7 @@ class State(NamedTuple):
     raw_from_us: int
     rollups_from_us: int
     remade_from_us: int  # what is earlier is not in tiers as they are now, but as they were
-    sets_from_us: int  # what is earlier may not be in sets of users
+    hours_from_us: int  # what is earlier may not be in the cells of hours of shapes, nor in sets of users
     exact: bool  # sums may go beyond 64 bits
     first_us: int  # of what is up to the frontier
     last_us: int
@@ -50,7 +50,7 @@ class State(NamedTuple):
             raw_from_us=counters["raw_from_us"],
             rollups_from_us=counters["rollups_from_us"],
             remade_from_us=counters["remade_from_us"],
-            sets_from_us=counters["sets_from_us"],
+            hours_from_us=counters["hours_from_us"],
             exact=counters["rolled_bound"] >= SAFE_BOUND,
             first_us=first_us or 0,
             last_us=-1 if last_us is None else last_us,

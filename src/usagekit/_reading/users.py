@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from usagekit._store.lanes import marks_of
 from usagekit._store.tiers import PART_SHIFT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_WITHIN = (1 << PART_SHIFT) - 1
+_PART = 1 << PART_SHIFT
 
 
 class Users:
@@ -28,12 +29,11 @@ class Users:
 
     def add(self, users: Iterable[int]) -> None:
         """Add some by their ids."""
-        parts: dict[int, bytearray] = {}
+        parts: dict[int, list[int]] = {}
         for user in users:
-            marks = parts.get(user >> PART_SHIFT) or parts.setdefault(user >> PART_SHIFT, bytearray(_WITHIN + 1 >> 3))
-            marks[(user & _WITHIN) >> 3] |= 1 << (user & 7)
-        for part, marks in parts.items():
-            self.add_marks(part, int.from_bytes(marks, "little"))
+            parts.setdefault(user >> PART_SHIFT, []).append(user & _PART - 1)
+        for part, places in parts.items():
+            self.add_marks(part, marks_of(places, _PART))
 
     def merge(self, other: Users) -> Users:
         """Add those of another set; gives this one."""
@@ -43,4 +43,4 @@ class Users:
 
     def count_without(self, users: Iterable[int]) -> int:
         """Give how many there are besides some, of whom each is named once."""
-        return len(self) - sum(self._parts.get(user >> PART_SHIFT, 0) >> (user & _WITHIN) & 1 for user in users)
+        return len(self) - sum(self._parts.get(user >> PART_SHIFT, 0) >> (user & _PART - 1) & 1 for user in users)

@@ -1,4 +1,4 @@
-"""Cells that are blobs, histograms of latencies and sets of users: what they become with a batch of events.
+"""Cells that are blobs, such as histograms and sets of users: what they become with a batch of events.
 
 It is worked out before anything is locked, so that only finished rows are written while others wait.
 """
@@ -6,79 +6,162 @@ It is worked out before anything is locked, so that only finished rows are writt
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from usagekit._store import lanes
-from usagekit._store.tiers import HISTOGRAMS, HOUR_US, PART_SHIFT, USER_SETS, Tier
+from usagekit._store.lanes import LARGEST, blob_of, counts_in, counts_of, marks_of, number_in
+from usagekit._store.tiers import (
+    HISTOGRAMS,
+    HOUR_US,
+    LANES,
+    PART_SHIFT,
+    SHAPE_HOURS,
+    SHAPE_SHIFT,
+    USER_SETS,
+    Tier,
+)
 from usagekit.query.aggregate import bucket_of
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     Row = tuple[Any, ...]
 
-_BUCKET_BITS = 16  # more than any log-bucket has
+_PART = 1 << PART_SHIFT
 
 
-def blob_cells(connection: sqlite3.Connection, *, unweighted: bool) -> dict[Tier, list[Row]]:
+class _Hour:
+    """What a batch has of one hour, column by column."""
+
+    def __init__(self) -> None:
+        self.weights: list[int] = []
+        self.durations: tuple[list[int | None], ...] = ([], [])  # latencies, times to the first token
+        self.users: set[int] = set()
+
+
+def blob_cells(connection: sqlite3.Connection, *, exact: bool, unweighted: bool) -> dict[Tier, list[Row]]:
     """Give the rows that the batch in the temporary tables of a `Fold` leaves behind, whole.
 
     Args:
         connection: with the batch, grouped.
+        exact: whether sums may go beyond 64 bits: then nobody will ever look at sums in blobs again.
         unweighted: whether all weights are 1.
     """
-    rows = connection.execute(
-        "SELECT quarter / 4, weight, max(latency, 0), max(first_token, 0), user FROM temp.batch"
-    ).fetchall()
-    hours, weights, latencies, first_tokens, users = zip(*rows, strict=True) if rows else ((),) * 5
-    ones = None if unweighted else weights
-    counted = [_counted(hours, ones, durations) for durations in (latencies, first_tokens)]
-    there = set(zip(hours, users, strict=True))
-    found: dict[Tier, list[Row]] = {}
+    hours = _hours(connection)
+    histograms, sets = _histograms(hours, unweighted=unweighted), _sets(hours)
+    found: dict[Tier, list[Row]] = {SHAPE_HOURS: [] if exact else list(_shape_cells(connection))}
     for tier in HISTOGRAMS:
-        found[tier] = list(_histograms(connection, tier, counted))
+        found[tier] = list(_histogram_cells(connection, tier, histograms, unweighted=unweighted))
     for tier in USER_SETS:
-        found[tier] = list(_user_sets(connection, tier, there))
+        found[tier] = list(_set_cells(connection, tier, sets))
     return found
 
 
-def _counted(hours: Iterable[int], weights: Iterable[int] | None, durations: Sequence[int | None]) -> dict[int, int]:
-    """Give weights by hour and log-bucket, both in one number."""
-    if weights is None:
-        known = [(hour, value) for hour, value in zip(hours, durations, strict=True) if value is not None]
-        return Counter([(hour << _BUCKET_BITS) + bucket_of(value) for hour, value in known])
-    counted: dict[int, int] = defaultdict(int)
-    for hour, weight, value in zip(hours, weights, durations, strict=True):
+def _hours(connection: sqlite3.Connection) -> dict[int, _Hour]:
+    rows = connection.execute(
+        "SELECT quarter / 4, weight, max(latency, 0), max(first_token, 0), user FROM temp.batch"
+    ).fetchall()
+    hours: dict[int, _Hour] = defaultdict(_Hour)
+    for number, some in groupby(rows, itemgetter(0)):
+        _, weights, *durations, users = zip(*some, strict=True)
+        hour = hours[number]
+        hour.weights += weights
+        hour.users.update(users)
+        for known, values in zip(hour.durations, durations, strict=True):
+            known.extend(values)
+    return hours
+
+
+# Histograms: of latencies, and of times to the first token.
+
+
+def _histograms(hours: Mapping[int, _Hour], *, unweighted: bool) -> dict[int, list[Any]]:
+    """Give the histograms of each hour: integers of counts, or weights by bucket where those are not all 1."""
+    counted = _counted if unweighted else _weighed
+    return {number: [counted(hour.weights, values) for values in hour.durations] for number, hour in hours.items()}
+
+
+def _counted(_weights: Sequence[int], values: Iterable[int | None]) -> int:
+    return counts_of(Counter([bucket_of(value) for value in values if value is not None]))
+
+
+def _weighed(weights: Sequence[int], values: Iterable[int | None]) -> Counter[int]:
+    counted = Counter[int]()
+    for weight, value in zip(weights, values, strict=True):
         if value is not None:
-            counted[(hour << _BUCKET_BITS) + bucket_of(value)] += weight
+            counted[bucket_of(value)] += weight
     return counted
 
 
-def _histograms(connection: sqlite3.Connection, tier: Tier, counted: Sequence[dict[int, int]]) -> Iterator[Row]:
-    hours = tier.cell_us // HOUR_US
-    cells: dict[int, tuple[dict[int, int], ...]] = {}
-    for place, weights in enumerate(counted):
-        for number, weight in weights.items():
-            cell, bucket = (number >> _BUCKET_BITS) // hours, number & (1 << _BUCKET_BITS) - 1
-            added = cells.setdefault(cell, tuple({} for _ in counted))[place]
-            added[bucket] = added.get(bucket, 0) + weight
+def _more(blob: bytes, added: Iterable[int]) -> bytes:
+    return blob_of(sum(added, number_in(blob)))
+
+
+def _changed(blob: bytes, added: Iterable[Mapping[int, int]]) -> bytes:
+    """Add counts that may be negative; what would be below 0 or too large stops there, as it would change others."""
+    counts = counts_in(number_in(blob))
+    for each in added:
+        for place, count in each.items():
+            counts[place] = min(max(0, counts.get(place, 0) + count), LARGEST)
+    return blob_of(counts_of(counts))
+
+
+def _histogram_cells(
+    connection: sqlite3.Connection, tier: Tier, histograms: Mapping[int, Sequence[Any]], *, unweighted: bool
+) -> Iterator[Row]:
+    hours, merged = tier.cell_us // HOUR_US, _more if unweighted else _changed
+    cells: dict[int, list[Sequence[Any]]] = defaultdict(list)
+    for hour, both in histograms.items():
+        cells[hour // hours].append(both)
     largest = dict(
         connection.execute(f"SELECT quarter / {4 * hours}, max(latency_max) FROM temp.part_quarters GROUP BY 1")
     )
     sql = f"SELECT latency, first_token, latency_max FROM {tier.name} WHERE {tier.clock} = ?"
-    for cell, both in cells.items():
-        *blobs, known = connection.execute(sql, (cell,)).fetchone() or (*(b"" for _ in both), None)
+    for cell, added in cells.items():
+        *blobs, known = connection.execute(sql, (cell,)).fetchone() or (b"", b"", None)
         values = [value for value in (largest[cell], known) if value is not None]
-        yield cell, *map(lanes.with_counts, blobs, both), max(values, default=None)
+        yield cell, *map(merged, blobs, zip(*added, strict=True)), max(values, default=None)
 
 
-def _user_sets(connection: sqlite3.Connection, tier: Tier, there: Iterable[tuple[int, int]]) -> Iterator[Row]:
-    hours = tier.cell_us // HOUR_US
-    cells: dict[tuple[int, int], set[int]] = defaultdict(set)
-    for hour, user in there:
-        cells[hour // hours, user >> PART_SHIFT].add(user & (1 << PART_SHIFT) - 1)
-    sql = f"SELECT users FROM {tier.name} WHERE {tier.clock} = ? AND part = ?"
-    for key, users in cells.items():
+# Sums of shapes.
+
+
+def _shape_cells(connection: sqlite3.Connection) -> Iterator[Row]:
+    sums = ", ".join(f"sum({name})" for name in SHAPE_HOURS.columns)
+    cells: dict[tuple[int, int], dict[int, int]] = defaultdict(dict)
+    for hour, shape, *values in connection.execute(
+        f"SELECT quarter / 4, shape, {sums} FROM temp.part_shapes GROUP BY 1, 2"
+    ):
+        cell = cells[hour, shape >> SHAPE_SHIFT]
+        first = (shape & (1 << SHAPE_SHIFT) - 1) * LANES
+        cell.update((place, value) for place, value in enumerate(values, first) if value)
+    sql = f"SELECT sums FROM {SHAPE_HOURS.name} WHERE hour = ? AND part = ?"
+    for key, counts in cells.items():
         (blob,) = connection.execute(sql, key).fetchone() or (b"",)
-        yield *key, lanes.with_marks(blob, users)
+        is_less = any(count < 0 for count in counts.values())
+        yield *key, _changed(blob, [counts]) if is_less else _more(blob, [counts_of(counts)])
+
+
+# Sets of users.
+
+
+def _sets(hours: Mapping[int, _Hour]) -> dict[tuple[int, int], int]:
+    """Give the marks of each hour and part of all ids."""
+    sets: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for number, hour in hours.items():
+        for user in hour.users:
+            sets[number, user >> PART_SHIFT].append(user & _PART - 1)
+    return {key: marks_of(users, _PART) for key, users in sets.items()}
+
+
+def _set_cells(connection: sqlite3.Connection, tier: Tier, sets: Mapping[tuple[int, int], int]) -> Iterator[Row]:
+    hours = tier.cell_us // HOUR_US
+    cells: dict[tuple[int, int], int] = defaultdict(int)
+    for (hour, part), marks in sets.items():
+        cells[hour // hours, part] |= marks
+    sql = f"SELECT users FROM {tier.name} WHERE {tier.clock} = ? AND part = ?"
+    for key, marks in cells.items():
+        (blob,) = connection.execute(sql, key).fetchone() or (b"",)
+        yield *key, blob_of(number_in(blob) | marks)

@@ -159,7 +159,7 @@ class Fold:
         found = self._measured(before)
         self._exact = found.exact
         self._group(found)
-        self._blobs = blob_cells(self._connection, unweighted=found.unweighted)
+        self._blobs = blob_cells(self._connection, exact=found.exact, unweighted=found.unweighted)
         return found.bound
 
     def add_to(self, family: int) -> None:

@@ -1,9 +1,8 @@
-"""Many numbers, or many yes-or-no, in one blob: what Python reads and adds up as one large integer, at once.
+"""Many numbers, or many yes-or-no, as one large integer, which Python reads, adds up and ors at once.
 
-A blob of *counts* has 64 bits for each place, the first place in the lowest ones; it stays right as long as no sum of
-a place goes beyond 63 bits. A blob of *marks* has one bit for each place. Both are little-endian and deflated, since
-most of it is 0: the latencies of a busy hour take about 1,000 bytes, and are added to others several times faster than
-pairs of bucket and weight are.
+An integer of *counts* has 64 bits for each place, the first place in the lowest ones; counts add up as long as none
+goes beyond 63 bits. One of *marks* has one bit for each place. Blobs are little-endian and deflated, since most of it
+is 0: the latencies of a busy hour take about 1,000 bytes, and are read several times faster than pairs of numbers.
 """
 
 from __future__ import annotations
@@ -16,44 +15,57 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_LARGEST = 2**63 - 1
+LARGEST = 2**63 - 1
+"""What no count may go beyond."""
+
 _LEVEL = 1
 
 
-def number_of(blob: bytes) -> int:
-    """Give a blob as an integer; `b""` is 0. Those of counts can be added, those of marks or-ed."""
+def number_in(blob: bytes) -> int:
+    """Give a blob's integer; that of `b""` is 0."""
     return int.from_bytes(decompress(blob), "little") if blob else 0
 
 
+def blob_of(number: int) -> bytes:
+    """Give the blob of an integer."""
+    return compress(_whole_lanes(number), _LEVEL)
+
+
+def counts_of(counts: Mapping[int, int]) -> int:
+    """Give the integer of counts by place, from 0 to `LARGEST`."""
+    lanes = array("Q", bytes(8 * (max(counts, default=-1) + 1)))
+    for place, count in counts.items():
+        lanes[place] = count
+    return int.from_bytes(_swapped(lanes).tobytes(), "little")
+
+
 def counts_in(number: int) -> dict[int, int]:
-    """Give what an integer of counts holds: by place, where it is not 0."""
-    counts = _lanes(number.to_bytes(-(-number.bit_length() // 64) * 8, "little"))
-    return {place: count for place, count in enumerate(counts) if count}
+    """Give the counts in an integer by place, where they are not 0."""
+    lanes = _swapped(array("Q", _whole_lanes(number)))
+    return {place: count for place, count in enumerate(lanes) if count}
 
 
-def with_counts(blob: bytes, added: Mapping[int, int]) -> bytes:
-    """Give a blob of counts with some added, which may be negative; what would be below 0 or too large stops there."""
-    counts = _lanes(decompress(blob) if blob else b"")
-    counts.frombytes(bytes(8 * max(0, max(added, default=-1) + 1 - len(counts))))
-    for place, count in added.items():
-        counts[place] = min(max(0, counts[place] + count), _LARGEST)
-    if sys.byteorder == "big":
-        counts.byteswap()
-    return compress(counts.tobytes(), _LEVEL)
+def table_in(number: int, width: int) -> Iterable[tuple[int, ...]]:
+    """Give the counts in an integer row by row, `width` places each; the last rows may be missing."""
+    lanes = _swapped(array("Q", _whole_lanes(number)))
+    lanes.frombytes(bytes(8 * (-len(lanes) % width)))
+    return zip(*(lanes[column::width] for column in range(width)), strict=True)
 
 
-def with_marks(blob: bytes, places: Iterable[int]) -> bytes:
-    """Give a blob of marks with some places marked, too."""
-    marks = bytearray(decompress(blob) if blob else b"")
+def marks_of(places: Iterable[int], size: int) -> int:
+    """Give the integer that marks some of `size` places."""
+    marks = bytearray(-(-size // 8))
     for place in places:
-        if place >> 3 >= len(marks):
-            marks.extend(bytes((place >> 3) + 1 - len(marks)))
         marks[place >> 3] |= 1 << (place & 7)
-    return compress(bytes(marks), _LEVEL)
+    return int.from_bytes(marks, "little")
 
 
-def _lanes(content: bytes) -> array[int]:
-    counts = array("q", content)
+def _whole_lanes(number: int) -> bytes:
+    return number.to_bytes(-(-number.bit_length() // 64) * 8, "little")
+
+
+def _swapped(lanes: array[int]) -> array[int]:
+    """Turn the machine's order of bytes into that of blobs, or back."""
     if sys.byteorder == "big":
-        counts.byteswap()
-    return counts
+        lanes.byteswap()
+    return lanes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usagekit._store.exact import add_functions
-from usagekit._store.lanes import with_counts
+from usagekit._store.lanes import blob_of, counts_of
 from usagekit._store.tiers import (
     HISTOGRAMS,
     LATENCY_DAYS,
@@ -14,6 +14,7 @@ from usagekit._store.tiers import (
     ORG_DAYS,
     ORG_HOURS,
     QUARTER_US,
+    SHAPE_HOURS,
     TIERS,
     TYPE_DAYS,
     USER_SETS,
@@ -263,12 +264,12 @@ def _lay_out(db: Database, tier: Tier) -> None:
     db.execute("DROP TABLE old")
 
 
-def _add_user_sets(db: Database) -> None:
-    # Of what is in the rollups by now, a rebuild makes sets of users, if it is asked for.
+def _add_blobs(db: Database) -> None:
+    # Of what is in the rollups by now, a rebuild makes the cells that are new, if it is asked for.
     last_us = db.execute("SELECT max(last_us) FROM spans").fetchone()[0]
     since = 0 if last_us is None else whole_since(last_us + 1)
-    db.execute("INSERT INTO counters VALUES ('sets_from_us', ?)", (since,))
-    for tier in USER_SETS:
+    db.execute("INSERT INTO counters VALUES ('hours_from_us', ?)", (since,))
+    for tier in (SHAPE_HOURS, *USER_SETS):
         if not db[tier.name].exists():
             db.execute(tier.ddl())
     if "last" in db["member_weeks"].columns_dict:
@@ -277,7 +278,7 @@ def _add_user_sets(db: Database) -> None:
         cells = db.execute(f"SELECT {tier.clock}, latency, first_token FROM {tier.name}").fetchall()
         db.conn.executemany(
             f"UPDATE {tier.name} SET latency = ?, first_token = ? WHERE {tier.clock} = ?",
-            [(*(with_counts(b"", _pairs_in(blob)) for blob in blobs), cell) for cell, *blobs in cells],
+            [(*(blob_of(counts_of(_pairs_in(blob))) for blob in blobs), cell) for cell, *blobs in cells],
         )
 
 
@@ -305,7 +306,7 @@ _STEPS: dict[str, Callable[[Database], None]] = {
     "m004_cloudflare": _add_cloudflare,
     "m005_families": _add_families,
     "m006_time_first": _put_time_first,
-    "m007_user_sets": _add_user_sets,
+    "m007_blobs": _add_blobs,
 }
 """Never renamed and never taken out: a ledger keeps the names of those it has been through."""
 

@@ -172,7 +172,7 @@ class Rollups:
                 return
             since = max(whole_since(known["raw_from_us"]), known["rebuild_from_us"])
             self._set("rebuild_from_us", since)
-            self._set("sets_from_us", min(since, known["sets_from_us"]))
+            self._set("hours_from_us", min(since, known["hours_from_us"]))
             self._set("rebuild_seq", max(known["rolled_seq"], known["rebuild_seq"]))
             self._set("rebuild_state", CLEARING)
             self._set("rollups_version", known["rollups_version"] + 1)

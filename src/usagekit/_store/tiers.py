@@ -49,6 +49,9 @@ WIDE = (
 BILLED = tuple(name for name in WIDE if name not in {"latency", "unmeasured"})
 """What bills and limits are about: for the tier that has most rows."""
 
+SUMMED = tuple(name for name in WIDE if name != "quantity")
+"""Those that are never negative."""
+
 EXTREMES = ("latency_max", "last")
 """Largest latency in microseconds, or NULL; latest event, in microseconds from the cell's begin."""
 
@@ -79,6 +82,9 @@ class Tier(NamedTuple):
         if self in HISTOGRAMS:
             columns = "latency BLOB NOT NULL, first_token BLOB NOT NULL, latency_max INTEGER"
             return f"CREATE TABLE {self.name} ({self.clock} INTEGER PRIMARY KEY, {columns}) STRICT"
+        if self is SHAPE_HOURS:
+            columns = f"{self.clock} INTEGER NOT NULL, part INTEGER NOT NULL, sums BLOB NOT NULL"
+            return f"CREATE TABLE {self.name} ({columns}, PRIMARY KEY ({self.clock}, part)) STRICT"
         if self in USER_SETS:
             columns = f"{self.clock} INTEGER NOT NULL, part INTEGER NOT NULL, users BLOB NOT NULL"
             return f"CREATE TABLE {self.name} ({columns}, PRIMARY KEY ({self.clock}, part)) STRICT"
@@ -119,6 +125,12 @@ LATENCY_HOURS = _tier("latency_hours", "hour", HOUR_US, ("hour",), ())
 HISTOGRAMS = (LATENCY_DAYS, LATENCY_HOURS)
 """Cells of how many events fell into which log-bucket; see `lanes` for what the blobs hold."""
 
+SHAPE_HOURS = Tier("shape_hours", "hour", HOUR_US, 0, ("shape",), ("hour", "part"), SUMMED, ())
+"""Each cell is of many shapes: ids `part << SHAPE_SHIFT` and on, and `LANES` counts for each; see `lanes`."""
+
+SHAPE_SHIFT = 8
+LANES = 16
+
 USER_DAYS = _tier("user_days", "day", DAY_US, ("day", "part"), ())
 USER_HOURS = _tier("user_hours", "hour", HOUR_US, ("hour", "part"), ())
 USER_SETS = (USER_DAYS, USER_HOURS)
@@ -128,7 +140,7 @@ PART_SHIFT = 15  # users in a cell: 4 KiB before it is deflated
 
 FAMILIES = (
     (QUARTERS, TYPE_DAYS, ATTRIBUTE_DAYS),
-    (SHAPE_DAYS,),
+    (SHAPE_DAYS, SHAPE_HOURS),
     (ORG_DAYS, DAY_ORGS, ORG_HOURS),
     (MEMBER_DAYS, MEMBER_WEEKS),
     (*HISTOGRAMS, *USER_SETS),
