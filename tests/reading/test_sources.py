@@ -1,13 +1,25 @@
-"""Reading as SQL what Python says of an event."""
+"""Reading as SQL what Python says of an event, and from other tables what raw rows say."""
 
 from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
+from tests.support.rolled import NOW, roll_up, shown, write_events
+from tests.support.stores import query
+from usagekit import Recorder, UsageEvent
 from usagekit._clean import TIME_LIMIT_US
 from usagekit._reading.sources import bucket
+from usagekit.backends.sqlite import SQLiteBackend
+from usagekit.query import UsageQuery
 from usagekit.query.aggregate import bucket_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 
 
 def test_sql_and_python_have_the_same_buckets() -> None:
@@ -22,3 +34,30 @@ def test_sql_and_python_have_the_same_buckets() -> None:
         ]
 
     assert found == list(map(bucket_of, durations))
+
+
+def test_hours_of_shapes_tell_what_raw_rows_do(tmp_path: Path) -> None:
+    """Whole days and the hours around them, added and taken away; shapes in several parts, and weights."""
+    path = tmp_path / "usage.db"
+    write_events(path, 300, days=4)
+    query(path, "UPDATE sqlite_sequence SET seq = 1000 WHERE name = 'shapes'")
+    with Recorder(SQLiteBackend(path)) as recorder:
+        for n in range(400):
+            event = UsageEvent(route=f"GET /{n}", status=200 + n % 4 * 100, weight=n % 3 + 1, time=NOW - n * MINUTE)
+            assert recorder.record(event)
+    roll_up(path)
+    backend = SQLiteBackend(path)
+    for start, end in ((70 * HOUR, 2 * HOUR), (29 * HOUR, 0 * HOUR), (5 * HOUR, 3 * HOUR)):
+        for by in (("route", "status"), ("model",), ("day", "event", "provider")):
+            asked = UsageQuery.build(
+                by=by,
+                measures=("events", "failed", "total_tokens", "cost_usd", "response_bytes", "unpriced"),
+                start=NOW - start - 7 * MINUTE,
+                end=NOW - end - 3 * MINUTE,
+                tz="Asia/Kolkata",
+            )
+
+            rolled, raw = (backend._answer(asked, raw_enough=enough) for enough in (0, 2**62))
+
+            assert shown(rolled) == shown(raw)
+            assert "shape_hours" in rolled.source

@@ -25,9 +25,10 @@ from usagekit._reading.sources import (
     TAIL_BLOCKS,
     WITH_EXTRAS,
     Dictionary,
+    raw_value,
 )
 from usagekit._store.lanes import number_in, table_in
-from usagekit._store.tiers import DAY_US, HOUR_US, LANES, SHAPE_HOURS, SHAPE_SHIFT
+from usagekit._store.tiers import DAY_US, HOUR_US, SHAPE_HOURS, SHAPE_OWN, SHAPE_SHIFT, SHAPE_SUMS
 from usagekit.query.algebra import BUCKETS, DIMENSIONS
 from usagekit.query.periods import offset_changes
 
@@ -169,23 +170,23 @@ class Rows:
 
     def _unpack(self, tier: Tier) -> None:
         """Make a table of what cells of many shapes add up to in each of the pieces."""
-        names = ("piece", *tier.key, *tier.columns)
         self._connection.execute("DROP TABLE IF EXISTS temp.unpacked")
-        self._connection.execute(f"CREATE TEMP TABLE unpacked ({', '.join(names)})")
+        self._connection.execute(f"CREATE TEMP TABLE unpacked (piece, shape, {', '.join(tier.columns)})")
+        own = ", ".join(raw_value(name, NO_EXTRAS).condition for name in SHAPE_OWN)
+        owned = {shape: flags for shape, *flags in self._connection.execute(f"SELECT s.id, {own} FROM shapes s")}
         totals: dict[tuple[int, int], int] = {}
         for piece, part, blob in self._connection.execute(
             f"SELECT w.rowid, t.part, t.sums FROM temp.pieces w CROSS JOIN {tier.name} t"
             f" ON t.{tier.clock} >= w.lo AND t.{tier.clock} < w.hi"
         ):
             totals[piece, part] = totals.get((piece, part), 0) + number_in(blob)
-        insert = f"INSERT INTO temp.unpacked VALUES ({', '.join('?' * len(names))})"
+        rows = []
         for (piece, part), number in totals.items():
-            rows = table_in(number, LANES)
-            ids = range(part << SHAPE_SHIFT, (part + 1) << SHAPE_SHIFT)
-            self._connection.executemany(
-                insert,
-                [(piece, shape, *row[: len(tier.columns)]) for shape, row in zip(ids, rows, strict=False) if row[0]],
-            )
+            for shape, sums in enumerate(table_in(number, len(SHAPE_SUMS)), part << SHAPE_SHIFT):
+                if sums[0]:
+                    rows.append((piece, shape, *sums, *(sums[0] * flag for flag in owned[shape])))
+        marks = ", ".join("?" * (2 + len(tier.columns)))
+        self._connection.executemany(f"INSERT INTO temp.unpacked VALUES ({marks})", rows)
 
     def is_apart(self, tier: Tier, planned: Iterable[Piece], by: Sequence[str]) -> bool:
         """Whether every cell of some pieces is a group of its own, so that nothing has to be sorted to be added up."""
@@ -263,10 +264,12 @@ class Rows:
         """
         values: dict[str, Any] = {"cell": cell, "most": most}
         where = [f"t.{column} IN ({allowed})" for column, allowed in self._cell_filters(tier, values).items()]
+        total = " + ".join(f"t.{name}" for name in columns)
         # Of one time alone, cells are in the order of members: nothing has to be sorted to be grouped.
+        total, group = (total, "") if tier.key == ("member",) else (f"sum({total})", " GROUP BY 1")
         best = (
-            f"SELECT t.member, sum({' + '.join(f't.{name}' for name in columns)}) AS total FROM {tier.name} t"
-            f" WHERE {' AND '.join([f't.{tier.clock} = :cell', *where])} GROUP BY 1 ORDER BY total DESC LIMIT :most"
+            f"SELECT t.member, {total} AS total FROM {tier.name} t"
+            f" WHERE {' AND '.join([f't.{tier.clock} = :cell', *where])}{group} ORDER BY total DESC LIMIT :most"
         )
         sql = f"SELECT m.user, g.total FROM ({best}) g CROSS JOIN members m ON m.id = g.member ORDER BY total DESC"
         return self._connection.execute(sql, values).fetchall()

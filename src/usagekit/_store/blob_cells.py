@@ -14,10 +14,10 @@ from usagekit._store.lanes import LARGEST, blob_of, counts_in, counts_of, marks_
 from usagekit._store.tiers import (
     HISTOGRAMS,
     HOUR_US,
-    LANES,
     PART_SHIFT,
     SHAPE_HOURS,
     SHAPE_SHIFT,
+    SHAPE_SUMS,
     USER_SETS,
     Tier,
 )
@@ -129,13 +129,13 @@ def _histogram_cells(
 
 
 def _shape_cells(connection: sqlite3.Connection) -> Iterator[Row]:
-    sums = ", ".join(f"sum({name})" for name in SHAPE_HOURS.columns)
+    sums = ", ".join(f"sum({name})" for name in SHAPE_SUMS)
     cells: dict[tuple[int, int], dict[int, int]] = defaultdict(dict)
     for hour, shape, *values in connection.execute(
         f"SELECT quarter / 4, shape, {sums} FROM temp.part_shapes GROUP BY 1, 2"
     ):
         cell = cells[hour, shape >> SHAPE_SHIFT]
-        first = (shape & (1 << SHAPE_SHIFT) - 1) * LANES
+        first = (shape & (1 << SHAPE_SHIFT) - 1) * len(SHAPE_SUMS)
         cell.update((place, value) for place, value in enumerate(values, first) if value)
     sql = f"SELECT sums FROM {SHAPE_HOURS.name} WHERE hour = ? AND part = ?"
     for key, counts in cells.items():

@@ -49,9 +49,6 @@ WIDE = (
 BILLED = tuple(name for name in WIDE if name not in {"latency", "unmeasured"})
 """What bills and limits are about: for the tier that has most rows."""
 
-SUMMED = tuple(name for name in WIDE if name != "quantity")
-"""Those that are never negative."""
-
 EXTREMES = ("latency_max", "last")
 """Largest latency in microseconds, or NULL; latest event, in microseconds from the cell's begin."""
 
@@ -125,11 +122,15 @@ LATENCY_HOURS = _tier("latency_hours", "hour", HOUR_US, ("hour",), ())
 HISTOGRAMS = (LATENCY_DAYS, LATENCY_HOURS)
 """Cells of how many events fell into which log-bucket; see `lanes` for what the blobs hold."""
 
-SHAPE_HOURS = Tier("shape_hours", "hour", HOUR_US, 0, ("shape",), ("hour", "part"), SUMMED, ())
-"""Each cell is of many shapes: ids `part << SHAPE_SHIFT` and on, and `LANES` counts for each; see `lanes`."""
+SHAPE_SUMS = ("events", "input", "output", "cost", "costed", "cache_read", "cache_write", "reasoning", "bytes")
+SHAPE_OWN = ("failed", "other", "unpriced")
+SHAPE_HOURS = Tier("shape_hours", "hour", HOUR_US, 0, ("shape",), ("hour", "part"), SHAPE_SUMS + SHAPE_OWN, ())
+"""Each cell is of many shapes, ids `part << SHAPE_SHIFT` and on, and holds `SHAPE_SUMS` of each; see `lanes`.
+
+`SHAPE_OWN` count all events of a shape or none.
+"""
 
 SHAPE_SHIFT = 8
-LANES = 16
 
 USER_DAYS = _tier("user_days", "day", DAY_US, ("day", "part"), ())
 USER_HOURS = _tier("user_hours", "hour", HOUR_US, ("hour", "part"), ())
