@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import operator
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from usagekit._reading.state import EVER_US, State
 from usagekit._reading.users import Users
 from usagekit._store import lanes
 from usagekit._store.tiers import DAY_US, HISTOGRAMS, MEMBER_DAYS, ORG_HOURS, SHAPE_HOURS, USER_SETS, WEEK_US
+from usagekit.query.aggregate import bucket_of
 from usagekit.query.algebra import BUCKETS
 from usagekit.query.periods import intersected, merged
 
@@ -287,7 +289,7 @@ class Reading:
         self, found: dict[Key, Users], planned: list[Piece], by: tuple[str, ...], frontier: int, *, behind: bool = False
     ) -> None:
         ids: dict[Key, set[int]] = {}
-        for *key, user in self.rows.raw(planned, (*by, "user"), (), frontier, behind=behind):
+        for *key, user in self.rows.raw_values(planned, (*by, "user"), (), frontier, behind=behind):
             ids.setdefault(tuple(key), set()).add(user)
         for shown, users in ids.items():
             found.setdefault(shown, Users()).add(users)
@@ -303,8 +305,15 @@ class Reading:
         behind: bool = False,
     ) -> None:
         value, extra = RAW_DURATIONS[which], self.rows.extra
+        known = f"{value} IS NOT NULL"
+        if not by and not extra.join:
+            durations = self.rows.raw_values(planned, by, [value], frontier, behind=behind, condition=known)
+            counted = Counter(map(bucket_of, (duration for (duration,) in durations)))
+            if counted:
+                groups[()] = dict(counted + Counter(groups.get((), {})))
+            return
         columns = [f"exact_sum(1, {extra.weight})" if extra.join else "count(*)"]
-        buckets, known = (bucket(value),), f"{value} IS NOT NULL"
+        buckets = (bucket(value),)
         rows = self.rows.raw(planned, by, columns, frontier, behind=behind, condition=known, also=buckets)
         for *key, number, count in rows:
             weights = groups.setdefault(tuple(key), {})

@@ -307,6 +307,43 @@ class Rows:
             shape_conditions: SQL on shapes `s`, for each of the first columns: where it is false the column is 0;
                 `""` = no condition. Only where `by` has something that shapes tell: each group is of one shape then.
         """
+        return self._raw(
+            planned,
+            by,
+            columns,
+            frontier,
+            behind=behind,
+            condition=condition,
+            also=also,
+            shape_conditions=shape_conditions,
+        ).fetchall()
+
+    def raw_values(
+        self,
+        planned: Iterable[Piece],
+        by: Sequence[str],
+        columns: Sequence[str],
+        frontier: int,
+        *,
+        behind: bool = False,
+        condition: str = "1",
+    ) -> Iterable[Row]:
+        """Give the same row by row, in no order and without adding up: columns are no aggregates."""
+        return self._raw(planned, by, columns, frontier, behind=behind, condition=condition, apart=True)
+
+    def _raw(
+        self,
+        planned: Iterable[Piece],
+        by: Sequence[str],
+        columns: Sequence[str],
+        frontier: int,
+        *,
+        behind: bool,
+        condition: str,
+        also: Sequence[str] = (),
+        shape_conditions: Sequence[str] = (),
+        apart: bool = False,
+    ) -> sqlite3.Cursor:
         self._load(planned)
         rows, where = (RAW_TAIL, [TAIL_BLOCKS]) if behind else (RAW_PIECES, [])
         values: dict[str, Any] = {"frontier": frontier}
@@ -338,8 +375,8 @@ class Rows:
         joins = [join for prefix, join in RAW_JOINS.items() if re.search(rf"\b{prefix[0]}\.", used)]
         where += [condition, *self._early_filters(values), *own]
         rows += f" {''.join(joins)}{self.extra.join} WHERE {' AND '.join(where)}"
-        sql = _grouped(rows, ids, columns, names, "".join(named), shape_conditions)
-        return self._connection.execute(sql, values).fetchall()
+        sql = _grouped(rows, ids, columns, names, "".join(named), shape_conditions, apart=apart)
+        return self._connection.execute(sql, values)
 
     @property
     def condition(self) -> tuple[str, dict[str, Any]]:
@@ -433,7 +470,7 @@ def _grouped(  # noqa: PLR0917
     different = {column: f"c{number}" for number, column in enumerate(dict.fromkeys(columns))}
     inner = [f"{expression} AS {name}" for expression, name in {**ids, **different}.items()]
     group = f" GROUP BY {', '.join(map(str, range(1, len(ids) + 1)))}" if ids and columns and not apart else ""
-    distinct = "" if columns else "DISTINCT "  # several times faster than groups of nothing
+    distinct = "" if columns or apart else "DISTINCT "  # several times faster than groups of nothing
     wanted = [f"g.{different[column]}" for column in columns]
     for number, condition in enumerate(conditions):
         if condition:
