@@ -207,7 +207,7 @@ def _ours(path: str) -> dict[str, Callable[[], object]]:
 
 def _largest_org(path: str) -> str:
     with closing(connect(path, read_only=True)) as connection:
-        largest = "SELECT org FROM day_orgs GROUP BY org ORDER BY sum(events) DESC LIMIT 1"
+        largest = "SELECT org FROM org_days GROUP BY org ORDER BY sum(events) DESC LIMIT 1"
         name: str = connection.execute(f"SELECT name FROM orgs WHERE id = ({largest})").fetchone()[0]
     return name
 

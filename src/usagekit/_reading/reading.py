@@ -14,7 +14,18 @@ from usagekit._reading.sources import RAW_DURATIONS, RAW_EXTREMES, SHAPE_KEYS, b
 from usagekit._reading.state import EVER_US, State
 from usagekit._reading.users import Users
 from usagekit._store import lanes
-from usagekit._store.tiers import DAY_US, HISTOGRAMS, MEMBER_DAYS, ORG_HOURS, SHAPE_HOURS, USER_SETS, WEEK_US
+from usagekit._store.tiers import (
+    DAY_SHAPES,
+    DAY_US,
+    HISTOGRAMS,
+    MEMBER_DAYS,
+    ORG_HOURS,
+    ORG_QUARTERS,
+    PACKED,
+    SHAPE_HOURS,
+    USER_SETS,
+    WEEK_US,
+)
 from usagekit.query.aggregate import bucket_of
 from usagekit.query.algebra import BUCKETS
 from usagekit.query.periods import intersected, merged
@@ -150,16 +161,18 @@ class Reading:
         Groups without events are left out.
         """
         chain = () if self.is_small else self.chain_for(by, columns, extremes)
-        if self.state.remade_from_us > self.earliest_us:
-            chain = () if extremes and MEMBER_DAYS in chain else tuple(tier for tier in chain if tier is not ORG_HOURS)
-        if self.state.exact or self.state.hours_from_us > self.earliest_us:
-            chain = tuple(tier for tier in chain if tier is not SHAPE_HOURS)
         frontier = self.state.frontier_of(chain)
         groups: Sums = {}
         add = _adder(groups, len(by), len(columns))
         buckets = [name for name in by if name in BUCKETS]
-        for tier, some in self._planned(chain, buckets, subtract=not extremes).items():
+        planned = self._planned(chain, buckets, subtract=not extremes)
+        packed = {tier: some for tier, some in planned.items() if tier and self.rows.is_packed_alike(tier, by)}
+        if packed:
+            add(self.rows.packed(packed, by, columns))
+        for tier, some in planned.items():
             self.note(some)
+            if tier in packed:
+                continue
             ranges = _Ranges(by, some)
             signed = any(piece.sign < 0 for piece in ranges.pieces)
             if tier is None:
@@ -181,7 +194,14 @@ class Reading:
     def chain_for(self, by: Iterable[str], columns: Sequence[str], extremes: Sequence[str] = ()) -> tuple[Tier, ...]:
         """Give the smallest chain of tiers that knows all of this, and what the filters need; `()` = raw rows do."""
         dimensions = {name for name in (*by, *self.rows.allowed) if name not in BUCKETS}
-        return chain_for(dimensions, self.rows.own, columns, extremes)
+        unusable: set[Tier] = set()
+        if self.state.exact:
+            unusable.update(PACKED)
+        if self.state.hours_from_us > self.earliest_us:
+            unusable.update((DAY_SHAPES, SHAPE_HOURS, ORG_QUARTERS))
+        if self.state.remade_from_us > self.earliest_us:
+            unusable.update((ORG_HOURS, MEMBER_DAYS) if extremes else (ORG_HOURS,))
+        return chain_for(dimensions, self.rows.own, columns, extremes, unusable=unusable)
 
     @property
     def everywhere(self) -> list[Piece]:

@@ -28,7 +28,7 @@ from usagekit._reading.sources import (
     raw_value,
 )
 from usagekit._store.lanes import number_in, table_in
-from usagekit._store.tiers import DAY_US, HOUR_US, SHAPE_HOURS, SHAPE_OWN, SHAPE_SHIFT, SHAPE_SUMS
+from usagekit._store.tiers import DAY_US, HOUR_US, PACKED
 from usagekit.query.algebra import BUCKETS, DIMENSIONS
 from usagekit.query.periods import offset_changes
 
@@ -143,7 +143,7 @@ class Rows:
             self._load(planned)
             at = f"t.{tier.clock} >= w.lo AND t.{tier.clock} < w.hi"
         table = tier.name
-        if tier is SHAPE_HOURS:
+        if tier in PACKED:
             self._unpack(tier)
             table, at = "temp.unpacked", "t.piece = w.rowid"
         where = [condition, *(f"t.{column} IN ({allowed})" for column, allowed in filters.items())]
@@ -168,25 +168,74 @@ class Rows:
         sql = _grouped(rows, ids, columns, names, "".join(joins), apart=apart)
         return self._connection.execute(sql, values).fetchall()
 
-    def _unpack(self, tier: Tier) -> None:
-        """Make a table of what cells of many shapes add up to in each of the pieces."""
-        self._connection.execute("DROP TABLE IF EXISTS temp.unpacked")
-        self._connection.execute(f"CREATE TEMP TABLE unpacked (piece, shape, {', '.join(tier.columns)})")
-        own = ", ".join(raw_value(name, NO_EXTRAS).condition for name in SHAPE_OWN)
-        owned = {shape: flags for shape, *flags in self._connection.execute(f"SELECT s.id, {own} FROM shapes s")}
-        totals: dict[tuple[int, int], int] = {}
-        for piece, part, blob in self._connection.execute(
-            f"SELECT w.rowid, t.part, t.sums FROM temp.pieces w CROSS JOIN {tier.name} t"
-            f" ON t.{tier.clock} >= w.lo AND t.{tier.clock} < w.hi"
+    def is_packed_alike(self, tier: Tier, by: Sequence[str]) -> bool:
+        """Whether a tier's blobs can be added up whole, since every id in them is a group of its own."""
+        names = {name for name in by if name not in BUCKETS}
+        return tier in PACKED and tier.key == ("org",) and names == {"org"} and self.allowed.keys() <= {"org"}
+
+    def packed(self, planned: Mapping[Tier, Sequence[Piece]], by: Sequence[str], columns: Sequence[str]) -> list[Row]:
+        """Give the groups of the cells of some pieces, of tiers whose blobs are alike: added up before they are opened.
+
+        All pieces of a section have to be among them, but for raw rows: no sum may be below 0.
+        """
+        totals: dict[tuple[tuple[int, ...], int], int] = {}
+        for tier, pieces in planned.items():
+            ranges: dict[tuple[int, int], list[Piece]] = {}
+            for piece in pieces:
+                ranges.setdefault((piece.start, piece.end), []).append(piece)
+            shared = list(ranges.values())
+            self._load([some[0] for some in shared])
+            for (row, part), number in self._packed_sums(tier).items():
+                for piece in shared[row - 1]:
+                    key = piece.buckets, part
+                    totals[key] = totals.get(key, 0) + number * piece.sign
+        packing, place = next(PACKED[tier] for tier in planned), by.index("org")
+        wanted = [packing.sums.index(name) for name in columns]
+        allowed = self.allowed.get("org")
+        found: list[Row] = []
+        for (buckets, part), number in totals.items():
+            before, after = buckets[:place], buckets[place:]
+            first = part << packing.shift
+            for org, sums in enumerate(table_in(number, len(packing.sums), wanted), first):
+                if sums[0] and (allowed is None or org in allowed):
+                    found.append((*before, org, *after, *sums))
+        return found
+
+    def _packed_sums(self, tier: Tier) -> dict[tuple[int, ...], int]:
+        """Give what the blobs of each piece add up to: by piece, the other columns of their key, and the part."""
+        others = [name for name in tier.order if name != tier.clock]
+        values: dict[str, Any] = {}
+        where = ""
+        if "org" in self.allowed and PACKED[tier].place == "org":
+            where = f" AND t.part IN (SELECT value >> {PACKED[tier].shift} FROM ({self._listed('org', values)}))"
+        totals: dict[tuple[int, ...], int] = {}
+        for *key, blob in self._connection.execute(
+            f"SELECT w.rowid, {', '.join(f't.{name}' for name in others)}, t.sums FROM temp.pieces w"
+            f" CROSS JOIN {tier.name} t ON t.{tier.clock} >= w.lo AND t.{tier.clock} < w.hi{where}",
+            values,
         ):
-            totals[piece, part] = totals.get((piece, part), 0) + number_in(blob)
+            totals[tuple(key)] = totals.get(tuple(key), 0) + number_in(blob)
+        return totals
+
+    def _unpack(self, tier: Tier) -> None:
+        """Make a table of what cells add up to in each of the pieces, cell by cell."""
+        packing = PACKED[tier]
+        self._connection.execute("DROP TABLE IF EXISTS temp.unpacked")
+        told = [name for name in tier.columns if name not in packing.sums]
+        names = ["piece", *tier.key, *packing.sums, *told]
+        self._connection.execute(f"CREATE TEMP TABLE unpacked ({', '.join(names)})")
+        flags: dict[int, Sequence[int]] = {}
+        if told:
+            conditions = ", ".join(raw_value(name, NO_EXTRAS).condition for name in told)
+            flags = {shape: of for shape, *of in self._connection.execute(f"SELECT s.id, {conditions} FROM shapes s")}
+        allowed = self.allowed.get("org") if packing.place == "org" else None
         rows = []
-        for (piece, part), number in totals.items():
-            for shape, sums in enumerate(table_in(number, len(SHAPE_SUMS)), part << SHAPE_SHIFT):
-                if sums[0]:
-                    rows.append((piece, shape, *sums, *(sums[0] * flag for flag in owned[shape])))
-        marks = ", ".join("?" * (2 + len(tier.columns)))
-        self._connection.executemany(f"INSERT INTO temp.unpacked VALUES ({marks})", rows)
+        for (*key, part), number in self._packed_sums(tier).items():
+            table = table_in(number, len(packing.sums), range(len(packing.sums)))
+            for place, sums in enumerate(table, part << packing.shift):
+                if sums[0] and (allowed is None or place in allowed):
+                    rows.append((*key, place, *sums, *(sums[0] * flag for flag in flags.get(place, ()))))
+        self._connection.executemany(f"INSERT INTO temp.unpacked VALUES ({', '.join('?' * len(names))})", rows)
 
     def is_apart(self, tier: Tier, planned: Iterable[Piece], by: Sequence[str]) -> bool:
         """Whether every cell of some pieces is a group of its own, so that nothing has to be sorted to be added up."""

@@ -9,10 +9,12 @@ from usagekit._store.schema import BLOCK_SHIFT
 from usagekit._store.tiers import (
     ATTRIBUTE_DAYS,
     DAY_ORGS,
+    DAY_SHAPES,
     MEMBER_DAYS,
     MEMBER_WEEKS,
     ORG_DAYS,
     ORG_HOURS,
+    ORG_QUARTERS,
     QUARTERS,
     SHAPE_DAYS,
     SHAPE_HOURS,
@@ -23,7 +25,7 @@ from usagekit._store.tiers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 SHAPE_KEYS = {
     "kind": "s.kind",
@@ -180,8 +182,9 @@ SUBJECTS = Dictionary("subjects", "p", {"user": "p.user", "org": "p.org"})
 
 CHAINS: tuple[tuple[Tier, ...], ...] = (
     (TYPE_DAYS, QUARTERS),
-    (SHAPE_DAYS, SHAPE_HOURS),
+    (DAY_SHAPES, SHAPE_HOURS),
     (SHAPE_DAYS,),
+    (DAY_ORGS, ORG_QUARTERS),
     (DAY_ORGS, ORG_HOURS),
     (ORG_DAYS, ORG_HOURS),
     (ORG_DAYS,),
@@ -193,16 +196,21 @@ CHAINS: tuple[tuple[Tier, ...], ...] = (
 
 
 def chain_for(
-    dimensions: Iterable[str], own: Iterable[str], columns: Iterable[str], extremes: Iterable[str] = ()
+    dimensions: Iterable[str],
+    own: Iterable[str],
+    columns: Iterable[str],
+    extremes: Iterable[str] = (),
+    *,
+    unusable: Collection[Tier] = (),
 ) -> tuple[Tier, ...]:
     """Give the smallest chain that knows all of this; `()` where only raw rows do.
 
-    `own` are those of `dimensions` that the app declared.
+    `own` are those of `dimensions` that the app declared; `unusable` tiers know nothing.
     """
     asked = {None if name in set(own) else name for name in dimensions}
     wanted, extreme = set(columns) & set(WIDE), set(extremes)
     for chain in CHAINS:
-        if all(_knows(tier, asked, wanted, extreme) for tier in chain):
+        if all(tier not in unusable and _knows(tier, asked, wanted, extreme) for tier in chain):
             return chain
     return ()
 

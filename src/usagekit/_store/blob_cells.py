@@ -14,10 +14,9 @@ from usagekit._store.lanes import LARGEST, blob_of, counts_in, counts_of, marks_
 from usagekit._store.tiers import (
     HISTOGRAMS,
     HOUR_US,
+    PACKED,
     PART_SHIFT,
-    SHAPE_HOURS,
-    SHAPE_SHIFT,
-    SHAPE_SUMS,
+    QUARTER_US,
     USER_SETS,
     Tier,
 )
@@ -51,7 +50,9 @@ def blob_cells(connection: sqlite3.Connection, *, exact: bool, unweighted: bool)
     """
     hours = _hours(connection)
     histograms, sets = _histograms(hours, unweighted=unweighted), _sets(hours)
-    found: dict[Tier, list[Row]] = {SHAPE_HOURS: [] if exact else list(_shape_cells(connection))}
+    found: dict[Tier, list[Row]] = {}
+    for tier in PACKED:
+        found[tier] = [] if exact else list(_packed_cells(connection, tier))
     for tier in HISTOGRAMS:
         found[tier] = list(_histogram_cells(connection, tier, histograms, unweighted=unweighted))
     for tier in USER_SETS:
@@ -125,19 +126,24 @@ def _histogram_cells(
         yield cell, *map(merged, blobs, zip(*added, strict=True)), max(values, default=None)
 
 
-# Sums of shapes.
+# Sums of many cells.
 
 
-def _shape_cells(connection: sqlite3.Connection) -> Iterator[Row]:
-    sums = ", ".join(f"sum({name})" for name in SHAPE_SUMS)
-    cells: dict[tuple[int, int], dict[int, int]] = defaultdict(dict)
-    for hour, shape, *values in connection.execute(
-        f"SELECT quarter / 4, shape, {sums} FROM temp.part_shapes GROUP BY 1, 2"
-    ):
-        cell = cells[hour, shape >> SHAPE_SHIFT]
-        first = (shape & (1 << SHAPE_SHIFT) - 1) * len(SHAPE_SUMS)
-        cell.update((place, value) for place, value in enumerate(values, first) if value)
-    sql = f"SELECT sums FROM {SHAPE_HOURS.name} WHERE hour = ? AND part = ?"
+def _packed_cells(connection: sqlite3.Connection, tier: Tier) -> Iterator[Row]:
+    packing = PACKED[tier]
+    sums = ", ".join(f"sum({name})" for name in packing.sums)
+    within = (1 << packing.shift) - 1
+    others = [name for name in tier.order if name not in {tier.clock, "part"}]
+    keys = [f"quarter / {tier.cell_us // QUARTER_US}", *others, packing.place]
+    group = ", ".join(map(str, range(1, len(keys) + 1)))
+    cells: dict[tuple[int, ...], dict[int, int]] = defaultdict(dict)
+    for row in connection.execute(f"SELECT {', '.join(keys)}, {sums} FROM temp.part_{packing.place}s GROUP BY {group}"):
+        number = row[len(keys) - 1]
+        cell = cells[*row[: len(keys) - 1], number >> packing.shift]
+        first = (number & within) * len(packing.sums)
+        cell.update((place, value) for place, value in enumerate(row[len(keys) :], first) if value)
+    same = " AND ".join(f"{name} = ?" for name in tier.order)
+    sql = f"SELECT sums FROM {tier.name} WHERE {same}"
     for key, counts in cells.items():
         (blob,) = connection.execute(sql, key).fetchone() or (b"",)
         is_less = any(count < 0 for count in counts.values())

@@ -14,13 +14,11 @@ from usagekit._store.schema import BLOCK_SHIFT, Transaction
 from usagekit._store.tiers import (
     ATTRIBUTE_DAYS,
     BILLED,
-    DAY_ORGS,
     EXTREMES,
     FAMILIES,
     MEMBER_DAYS,
     MEMBER_WEEKS,
     ORG_DAYS,
-    ORG_HOURS,
     QUARTER_US,
     QUARTERS,
     SHAPE_DAYS,
@@ -89,7 +87,7 @@ _TOGETHER = (
 # never meet in a cell.
 _PARTS = {
     "part_shapes": ("quarter", "shape", "type"),
-    "part_orgs": ("quarter / 4 AS hour", "org", "type"),
+    "part_orgs": ("quarter", "org", "type"),
     "part_members": ("member", "quarter / 96 AS day", "type"),
 }
 _PART_ATTRIBUTES = ("quarter / 96 AS day", "attributes", "type")
@@ -108,9 +106,7 @@ _SOURCES: dict[Tier, _Source] = {
     QUARTERS: _Source("part_quarters", "quarter", finer=False),
     TYPE_DAYS: _Source("part_quarters", "quarter / 96", finer=True),
     SHAPE_DAYS: _Source("part_shapes", "quarter / 96", finer=True),
-    ORG_DAYS: _Source("part_orgs", "hour / 24", finer=True),
-    DAY_ORGS: _Source("part_orgs", "hour / 24", finer=True),
-    ORG_HOURS: _Source("part_orgs", "hour", finer=False),
+    ORG_DAYS: _Source("part_orgs", "quarter / 96", finer=True),
     MEMBER_DAYS: _Source("part_members", "day", finer=False),
     MEMBER_WEEKS: _Source("part_members", "(day + 3) / 7", finer=True),
     ATTRIBUTE_DAYS: _Source("part_attributes", "day", finer=False),

@@ -45,11 +45,11 @@ def counts_in(number: int) -> dict[int, int]:
     return {place: count for place, count in enumerate(lanes) if count}
 
 
-def table_in(number: int, width: int) -> Iterable[tuple[int, ...]]:
-    """Give the counts in an integer row by row, `width` places each; the last rows may be missing."""
+def table_in(number: int, width: int, columns: Iterable[int]) -> Iterable[tuple[int, ...]]:
+    """Give some of the counts in an integer row by row, `width` places each; the last rows may be missing."""
     lanes = _swapped(array("Q", _whole_lanes(number)))
     lanes.frombytes(bytes(8 * (-len(lanes) % width)))
-    return zip(*(lanes[column::width] for column in range(width)), strict=True)
+    return zip(*(lanes[column::width] for column in columns), strict=True)
 
 
 def marks_of(places: Iterable[int], size: int) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from usagekit._store.exact import add_functions
+from usagekit._store.exact import SAFE_BOUND, add_functions
 from usagekit._store.lanes import blob_of, counts_of
 from usagekit._store.tiers import (
     HISTOGRAMS,
@@ -13,8 +15,8 @@ from usagekit._store.tiers import (
     MEMBER_WEEKS,
     ORG_DAYS,
     ORG_HOURS,
+    PACKED,
     QUARTER_US,
-    SHAPE_HOURS,
     TIERS,
     TYPE_DAYS,
     USER_SETS,
@@ -269,9 +271,11 @@ def _add_blobs(db: Database) -> None:
     last_us = db.execute("SELECT max(last_us) FROM spans").fetchone()[0]
     since = 0 if last_us is None else whole_since(last_us + 1)
     db.execute("INSERT INTO counters VALUES ('hours_from_us', ?)", (since,))
-    for tier in (SHAPE_HOURS, *USER_SETS):
+    for tier in (*PACKED, *USER_SETS):
         if not db[tier.name].exists():
             db.execute(tier.ddl())
+        elif tier in PACKED and "sums" not in db[tier.name].columns_dict:
+            _pack(db, tier)
     if "last" in db["member_weeks"].columns_dict:
         _lay_out(db, MEMBER_WEEKS)
     for tier in HISTOGRAMS:
@@ -280,6 +284,26 @@ def _add_blobs(db: Database) -> None:
             f"UPDATE {tier.name} SET latency = ?, first_token = ? WHERE {tier.clock} = ?",
             [(*(blob_of(counts_of(_pairs_in(blob))) for blob in blobs), cell) for cell, *blobs in cells],
         )
+
+
+def _pack(db: Database, tier: Tier) -> None:
+    """Make a tier's table anew, with the cells of its rows as blobs."""
+    packing = PACKED[tier]
+    others = [name for name in tier.order if name != "part"]
+    db.execute(f"ALTER TABLE {tier.name} RENAME TO old")
+    db.execute(tier.ddl())
+    if dict(db.execute("SELECT name, value FROM counters"))["rolled_bound"] < SAFE_BOUND:
+        keys = f"{', '.join(others)}, {packing.place} >> {packing.shift}"
+        rows = db.execute(
+            f"SELECT {keys}, {packing.place} & {(1 << packing.shift) - 1}, {', '.join(packing.sums)} FROM old"
+            f" ORDER BY {keys}"
+        )
+        for key, some in groupby(rows, itemgetter(slice(len(tier.order)))):
+            sums = ((row[len(key)] * len(packing.sums), row[len(key) + 1 :]) for row in some)
+            counts = {first + n: value for first, values in sums for n, value in enumerate(values) if value}
+            marks = ", ".join("?" * (len(key) + 1))
+            db.conn.execute(f"INSERT INTO {tier.name} VALUES ({marks})", (*key, blob_of(counts_of(counts))))
+    db.execute("DROP TABLE old")
 
 
 def _pairs_in(blob: bytes) -> dict[int, int]:
