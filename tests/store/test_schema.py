@@ -25,7 +25,7 @@ from usagekit._store.lanes import counts_in, number_in, table_in
 from usagekit._store.retention import Retention, purge_until_done
 from usagekit._store.rollups import Rollups
 from usagekit._store.schema import connect, prepare
-from usagekit._store.tiers import BILLED, CORE, DAY_ORGS, HISTOGRAMS, ORG_HOURS, PACKED, TIERS
+from usagekit._store.tiers import CORE, DAY_ORGS, HISTOGRAMS, PACKED, TIERS
 from usagekit.backends.sqlite import SQLiteBackend
 from usagekit.errors import StorageError
 from usagekit.query import UsageQuery
@@ -35,13 +35,12 @@ LOCAL = """\
 30 22 0:26 / /srv rw - xfs /dev/vdb rw
 """
 
-_NEW_IN_7 = {"user_days", "user_hours", "day_shapes", "shape_hours", "org_quarters"}
+_NEW_IN_7 = {"user_days", "user_hours", "day_shapes", "shape_hours"}
 _BACK_TO_6 = """
 DROP TABLE user_days;
 DROP TABLE user_hours;
 DROP TABLE day_shapes;
 DROP TABLE shape_hours;
-DROP TABLE org_quarters;
 DELETE FROM counters WHERE name = 'hours_from_us';
 ALTER TABLE member_weeks ADD COLUMN last INTEGER;
 DELETE FROM _sqlite_migrations WHERE name >= 'm007';
@@ -361,22 +360,15 @@ def _cells_of_6(path: Path) -> dict[str, list[tuple[object, ...]]]:
 def back_to_6(connection: sqlite3.Connection) -> None:
     """Lay a ledger out as schema 6 had it."""
     connection.executescript(_BACK_TO_6)
-    for tier, key in ((DAY_ORGS, ("day", "org")), (ORG_HOURS, ("hour", "org", "type"))):
-        columns = CORE if tier is DAY_ORGS else BILLED
-        packed = connection.execute(f"SELECT * FROM {tier.name}").fetchall()
-        connection.execute(f"DROP TABLE {tier.name}")
-        numbers = ", ".join(f"{name} ANY NOT NULL" for name in (*key, *columns))
-        connection.execute(
-            f"CREATE TABLE {tier.name} ({numbers}, PRIMARY KEY ({', '.join(key)})) STRICT, WITHOUT ROWID"
-        )
-        packing = PACKED[tier]
-        for *known, part, blob in packed:
-            table = table_in(number_in(blob), len(packing.sums), range(len(packing.sums)))
-            for org, sums in enumerate(table, part << packing.shift):
-                if sums[0]:
-                    row = dict(zip((*tier.order[:-1], "org", *packing.sums), (*known, org, *sums), strict=True))
-                    values = [row.get(name, 0) for name in (*key, *columns)]
-                    connection.execute(f"INSERT INTO {tier.name} VALUES ({', '.join('?' * len(values))})", values)
+    packing = PACKED[DAY_ORGS]
+    packed = connection.execute("SELECT day, part, sums FROM day_orgs").fetchall()
+    connection.execute("DROP TABLE day_orgs")
+    numbers = ", ".join(f"{name} ANY NOT NULL" for name in ("day", "org", *CORE))
+    connection.execute(f"CREATE TABLE day_orgs ({numbers}, PRIMARY KEY (day, org)) STRICT, WITHOUT ROWID")
+    for day, part, blob in packed:
+        table = table_in(number_in(blob), len(CORE), range(len(CORE)))
+        rows = [(day, org, *sums) for org, sums in enumerate(table, part << packing.shift) if sums[0]]
+        connection.executemany(f"INSERT INTO day_orgs VALUES ({', '.join('?' * (len(CORE) + 2))})", rows)
     for tier in HISTOGRAMS:
         for cell, *blobs in connection.execute(
             f"SELECT {tier.clock}, latency, first_token FROM {tier.name}"

@@ -20,7 +20,6 @@ from usagekit._store.tiers import (
     HISTOGRAMS,
     MEMBER_DAYS,
     ORG_HOURS,
-    ORG_QUARTERS,
     PACKED,
     SHAPE_HOURS,
     USER_SETS,
@@ -165,13 +164,10 @@ class Reading:
         groups: Sums = {}
         add = _adder(groups, len(by), len(columns))
         buckets = [name for name in by if name in BUCKETS]
-        planned = self._planned(chain, buckets, subtract=not extremes)
-        packed = {tier: some for tier, some in planned.items() if tier and self.rows.is_packed_alike(tier, by)}
-        if packed:
-            add(self.rows.packed(packed, by, columns))
-        for tier, some in planned.items():
+        for tier, some in self._planned(chain, buckets, subtract=not extremes).items():
             self.note(some)
-            if tier in packed:
+            if tier is not None and self.rows.is_open(tier, some, by):
+                add(self.rows.opened(tier, some, by, columns))
                 continue
             ranges = _Ranges(by, some)
             signed = any(piece.sign < 0 for piece in ranges.pieces)
@@ -198,7 +194,7 @@ class Reading:
         if self.state.exact:
             unusable.update(PACKED)
         if self.state.hours_from_us > self.earliest_us:
-            unusable.update((DAY_SHAPES, SHAPE_HOURS, ORG_QUARTERS))
+            unusable.update((DAY_SHAPES, SHAPE_HOURS))
         if self.state.remade_from_us > self.earliest_us:
             unusable.update((ORG_HOURS, MEMBER_DAYS) if extremes else (ORG_HOURS,))
         return chain_for(dimensions, self.rows.own, columns, extremes, unusable=unusable)

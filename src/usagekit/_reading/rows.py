@@ -168,53 +168,38 @@ class Rows:
         sql = _grouped(rows, ids, columns, names, "".join(joins), apart=apart)
         return self._connection.execute(sql, values).fetchall()
 
-    def is_packed_alike(self, tier: Tier, by: Sequence[str]) -> bool:
-        """Whether a tier's blobs can be added up whole, since every id in them is a group of its own."""
+    def is_open(self, tier: Tier, planned: Iterable[Piece], by: Sequence[str]) -> bool:
+        """Whether `opened` can give the groups of some pieces: the ids in a tier's blobs are groups of their own."""
         names = {name for name in by if name not in BUCKETS}
-        return tier in PACKED and tier.key == ("org",) and names == {"org"} and self.allowed.keys() <= {"org"}
+        is_known = tier in PACKED and names == set(tier.key) == {"org"} and self.allowed.keys() <= {"org"}
+        return is_known and all(piece.sign > 0 for piece in planned)
 
-    def packed(self, planned: Mapping[Tier, Sequence[Piece]], by: Sequence[str], columns: Sequence[str]) -> list[Row]:
-        """Give the groups of the cells of some pieces, of tiers whose blobs are alike: added up before they are opened.
-
-        All pieces of a section have to be among them, but for raw rows: no sum may be below 0.
-        """
+    def opened(self, tier: Tier, planned: Sequence[Piece], by: Sequence[str], columns: Sequence[str]) -> list[Row]:
+        """Give what `cells` would, from blobs that are added up before they are opened."""
+        self._load(planned)
         totals: dict[tuple[tuple[int, ...], int], int] = {}
-        for tier, pieces in planned.items():
-            ranges: dict[tuple[int, int], list[Piece]] = {}
-            for piece in pieces:
-                ranges.setdefault((piece.start, piece.end), []).append(piece)
-            shared = list(ranges.values())
-            self._load([some[0] for some in shared])
-            for (row, part), number in self._packed_sums(tier).items():
-                for piece in shared[row - 1]:
-                    key = piece.buckets, part
-                    totals[key] = totals.get(key, 0) + number * piece.sign
-        packing, place = next(PACKED[tier] for tier in planned), by.index("org")
+        for (piece, part), number in self._packed_sums(tier).items():
+            key = planned[piece - 1].buckets, part
+            totals[key] = totals.get(key, 0) + number
+        packing, place = PACKED[tier], by.index("org")
         wanted = [packing.sums.index(name) for name in columns]
         allowed = self.allowed.get("org")
         found: list[Row] = []
         for (buckets, part), number in totals.items():
             before, after = buckets[:place], buckets[place:]
-            first = part << packing.shift
-            for org, sums in enumerate(table_in(number, len(packing.sums), wanted), first):
+            for org, sums in enumerate(table_in(number, len(packing.sums), wanted), part << packing.shift):
                 if sums[0] and (allowed is None or org in allowed):
                     found.append((*before, org, *after, *sums))
         return found
 
-    def _packed_sums(self, tier: Tier) -> dict[tuple[int, ...], int]:
-        """Give what the blobs of each piece add up to: by piece, the other columns of their key, and the part."""
-        others = [name for name in tier.order if name != tier.clock]
-        values: dict[str, Any] = {}
-        where = ""
-        if "org" in self.allowed and PACKED[tier].place == "org":
-            where = f" AND t.part IN (SELECT value >> {PACKED[tier].shift} FROM ({self._listed('org', values)}))"
-        totals: dict[tuple[int, ...], int] = {}
-        for *key, blob in self._connection.execute(
-            f"SELECT w.rowid, {', '.join(f't.{name}' for name in others)}, t.sums FROM temp.pieces w"
-            f" CROSS JOIN {tier.name} t ON t.{tier.clock} >= w.lo AND t.{tier.clock} < w.hi{where}",
-            values,
+    def _packed_sums(self, tier: Tier) -> dict[tuple[int, int], int]:
+        """Give what the blobs of each piece add up to, by the piece's number, from 1, and the part."""
+        totals: dict[tuple[int, int], int] = {}
+        for piece, part, blob in self._connection.execute(
+            f"SELECT w.rowid, t.part, t.sums FROM temp.pieces w"
+            f" CROSS JOIN {tier.name} t ON t.{tier.clock} >= w.lo AND t.{tier.clock} < w.hi"
         ):
-            totals[tuple(key)] = totals.get(tuple(key), 0) + number_in(blob)
+            totals[piece, part] = totals.get((piece, part), 0) + number_in(blob)
         return totals
 
     def _unpack(self, tier: Tier) -> None:
@@ -228,13 +213,12 @@ class Rows:
         if told:
             conditions = ", ".join(raw_value(name, NO_EXTRAS).condition for name in told)
             flags = {shape: of for shape, *of in self._connection.execute(f"SELECT s.id, {conditions} FROM shapes s")}
-        allowed = self.allowed.get("org") if packing.place == "org" else None
         rows = []
-        for (*key, part), number in self._packed_sums(tier).items():
+        for (piece, part), number in self._packed_sums(tier).items():
             table = table_in(number, len(packing.sums), range(len(packing.sums)))
             for place, sums in enumerate(table, part << packing.shift):
-                if sums[0] and (allowed is None or place in allowed):
-                    rows.append((*key, place, *sums, *(sums[0] * flag for flag in flags.get(place, ()))))
+                if sums[0]:
+                    rows.append((piece, place, *sums, *(sums[0] * flag for flag in flags.get(place, ()))))
         self._connection.executemany(f"INSERT INTO temp.unpacked VALUES ({', '.join('?' * len(names))})", rows)
 
     def is_apart(self, tier: Tier, planned: Iterable[Piece], by: Sequence[str]) -> bool:

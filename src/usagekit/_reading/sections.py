@@ -18,7 +18,6 @@ from usagekit._store.tiers import (
     MEMBER_WEEKS,
     ORG_DAYS,
     ORG_HOURS,
-    ORG_QUARTERS,
     QUARTERS,
     SHAPE_DAYS,
     SHAPE_HOURS,
@@ -45,7 +44,6 @@ _CELL_COSTS = {
     MEMBER_WEEKS: DAY_US // 10,
     ORG_DAYS: DAY_US // 100,
     DAY_ORGS: DAY_US // 1000,
-    ORG_QUARTERS: DAY_US // 1000,
     ORG_HOURS: DAY_US // 200,
     ATTRIBUTE_DAYS: DAY_US // 500,
 }

@@ -10,7 +10,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from usagekit._store.lanes import LARGEST, blob_of, counts_in, counts_of, marks_of, number_in
+from usagekit._store.lanes import LARGEST, blob_of, counts_in, counts_of, marks_of, number_in, table_of
 from usagekit._store.tiers import (
     HISTOGRAMS,
     HOUR_US,
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     Row = tuple[Any, ...]
 
 _PART = 1 << PART_SHIFT
+_PARTS = {"org": ("part_orgs", "hour", HOUR_US), "shape": ("part_shapes", "quarter", QUARTER_US)}
+"""Where sums by these ids are taken from, and the clock there."""
 
 
 class _Hour:
@@ -130,24 +132,20 @@ def _histogram_cells(
 
 
 def _packed_cells(connection: sqlite3.Connection, tier: Tier) -> Iterator[Row]:
-    packing = PACKED[tier]
+    packing, width = PACKED[tier], len(PACKED[tier].sums)
+    part, clock, clock_us = _PARTS[packing.place]
+    keys = f"{clock} / {tier.cell_us // clock_us}, {packing.place} >> {packing.shift}, {packing.place}"
     sums = ", ".join(f"sum({name})" for name in packing.sums)
-    within = (1 << packing.shift) - 1
-    others = [name for name in tier.order if name not in {tier.clock, "part"}]
-    keys = [f"quarter / {tier.cell_us // QUARTER_US}", *others, packing.place]
-    group = ", ".join(map(str, range(1, len(keys) + 1)))
-    cells: dict[tuple[int, ...], dict[int, int]] = defaultdict(dict)
-    for row in connection.execute(f"SELECT {', '.join(keys)}, {sums} FROM temp.part_{packing.place}s GROUP BY {group}"):
-        number = row[len(keys) - 1]
-        cell = cells[*row[: len(keys) - 1], number >> packing.shift]
-        first = (number & within) * len(packing.sums)
-        cell.update((place, value) for place, value in enumerate(row[len(keys) :], first) if value)
-    same = " AND ".join(f"{name} = ?" for name in tier.order)
-    sql = f"SELECT sums FROM {tier.name} WHERE {same}"
-    for key, counts in cells.items():
-        (blob,) = connection.execute(sql, key).fetchone() or (b"",)
-        is_less = any(count < 0 for count in counts.values())
-        yield *key, _changed(blob, [counts]) if is_less else _more(blob, [counts_of(counts)])
+    rows = connection.execute(f"SELECT {keys}, {sums} FROM temp.{part} GROUP BY 1, 2, 3").fetchall()
+    find = f"SELECT sums FROM {tier.name} WHERE {tier.clock} = ? AND part = ?"
+    for key, some in groupby(rows, itemgetter(0, 1)):
+        table = {number & (1 << packing.shift) - 1: values for _, _, number, *values in some}
+        (blob,) = connection.execute(find, key).fetchone() or (b"",)
+        try:
+            yield *key, _more(blob, [table_of(table, width)])
+        except OverflowError:  # some are negative
+            counts = {place * width + n: value for place, values in table.items() for n, value in enumerate(values)}
+            yield *key, _changed(blob, [counts])
 
 
 # Sets of users.

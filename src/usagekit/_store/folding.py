@@ -19,6 +19,7 @@ from usagekit._store.tiers import (
     MEMBER_DAYS,
     MEMBER_WEEKS,
     ORG_DAYS,
+    ORG_HOURS,
     QUARTER_US,
     QUARTERS,
     SHAPE_DAYS,
@@ -87,7 +88,7 @@ _TOGETHER = (
 # never meet in a cell.
 _PARTS = {
     "part_shapes": ("quarter", "shape", "type"),
-    "part_orgs": ("quarter", "org", "type"),
+    "part_orgs": ("quarter / 4 AS hour", "org", "type"),
     "part_members": ("member", "quarter / 96 AS day", "type"),
 }
 _PART_ATTRIBUTES = ("quarter / 96 AS day", "attributes", "type")
@@ -106,7 +107,8 @@ _SOURCES: dict[Tier, _Source] = {
     QUARTERS: _Source("part_quarters", "quarter", finer=False),
     TYPE_DAYS: _Source("part_quarters", "quarter / 96", finer=True),
     SHAPE_DAYS: _Source("part_shapes", "quarter / 96", finer=True),
-    ORG_DAYS: _Source("part_orgs", "quarter / 96", finer=True),
+    ORG_DAYS: _Source("part_orgs", "hour / 24", finer=True),
+    ORG_HOURS: _Source("part_orgs", "hour", finer=False),
     MEMBER_DAYS: _Source("part_members", "day", finer=False),
     MEMBER_WEEKS: _Source("part_members", "(day + 3) / 7", finer=True),
     ATTRIBUTE_DAYS: _Source("part_attributes", "day", finer=False),

@@ -13,7 +13,7 @@ from zlib import compress, decompress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 LARGEST = 2**63 - 1
 """What no count may go beyond."""
@@ -45,8 +45,16 @@ def counts_in(number: int) -> dict[int, int]:
     return {place: count for place, count in enumerate(lanes) if count}
 
 
+def table_of(rows: Mapping[int, Sequence[int]], width: int) -> int:
+    """Give the integer of rows of `width` counts each, by place; raises OverflowError where one is negative."""
+    lanes = array("Q", bytes(8 * width * (max(rows, default=-1) + 1)))
+    for place, row in rows.items():
+        lanes[place * width : (place + 1) * width] = array("Q", row)
+    return int.from_bytes(_swapped(lanes).tobytes(), "little")
+
+
 def table_in(number: int, width: int, columns: Iterable[int]) -> Iterable[tuple[int, ...]]:
-    """Give some of the counts in an integer row by row, `width` places each; the last rows may be missing."""
+    """Give some columns of such rows, in order of place; the last rows may be missing."""
     lanes = _swapped(array("Q", _whole_lanes(number)))
     lanes.frombytes(bytes(8 * (-len(lanes) % width)))
     return zip(*(lanes[column::width] for column in columns), strict=True)

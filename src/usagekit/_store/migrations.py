@@ -7,7 +7,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from usagekit._store.exact import SAFE_BOUND, add_functions
-from usagekit._store.lanes import blob_of, counts_of
+from usagekit._store.lanes import blob_of, counts_of, table_of
 from usagekit._store.tiers import (
     HISTOGRAMS,
     LATENCY_DAYS,
@@ -289,20 +289,15 @@ def _add_blobs(db: Database) -> None:
 def _pack(db: Database, tier: Tier) -> None:
     """Make a tier's table anew, with the cells of its rows as blobs."""
     packing = PACKED[tier]
-    others = [name for name in tier.order if name != "part"]
     db.execute(f"ALTER TABLE {tier.name} RENAME TO old")
     db.execute(tier.ddl())
     if dict(db.execute("SELECT name, value FROM counters"))["rolled_bound"] < SAFE_BOUND:
-        keys = f"{', '.join(others)}, {packing.place} >> {packing.shift}"
-        rows = db.execute(
-            f"SELECT {keys}, {packing.place} & {(1 << packing.shift) - 1}, {', '.join(packing.sums)} FROM old"
-            f" ORDER BY {keys}"
-        )
-        for key, some in groupby(rows, itemgetter(slice(len(tier.order)))):
-            sums = ((row[len(key)] * len(packing.sums), row[len(key) + 1 :]) for row in some)
-            counts = {first + n: value for first, values in sums for n, value in enumerate(values) if value}
-            marks = ", ".join("?" * (len(key) + 1))
-            db.conn.execute(f"INSERT INTO {tier.name} VALUES ({marks})", (*key, blob_of(counts_of(counts))))
+        columns = f"{tier.clock}, {packing.place} >> {packing.shift}, {packing.place}, {', '.join(packing.sums)}"
+        rows = db.execute(f"SELECT {columns} FROM old ORDER BY 1, 2").fetchall()
+        for key, some in groupby(rows, itemgetter(0, 1)):
+            table = {place & (1 << packing.shift) - 1: sums for _, _, place, *sums in some}
+            blob = blob_of(table_of(table, len(packing.sums)))
+            db.conn.execute(f"INSERT INTO {tier.name} VALUES (?, ?, ?)", (*key, blob))
     db.execute("DROP TABLE old")
 
 

@@ -116,6 +116,7 @@ SHAPE_DAYS = _tier("shape_days", "day", DAY_US, ("day", "shape"), WIDE, extremes
 MEMBER_DAYS = _tier("member_days", "day", DAY_US, ("day", "member", "type"), BILLED, extremes=("last",))
 MEMBER_WEEKS = _tier("member_weeks", "week", WEEK_US, ("week", "member"), CORE)
 ORG_DAYS = _tier("org_days", "day", DAY_US, ("day", "org", "type"), WIDE, extremes=EXTREMES)
+ORG_HOURS = _tier("org_hours", "hour", HOUR_US, ("hour", "org", "type"), BILLED)
 ATTRIBUTE_DAYS = _tier("attribute_days", "day", DAY_US, ("day", "attributes", "type"), WIDE, extremes=EXTREMES)
 
 LATENCY_DAYS = _tier("latency_days", "day", DAY_US, ("day",), ())
@@ -124,8 +125,6 @@ HISTOGRAMS = (LATENCY_DAYS, LATENCY_HOURS)
 """Cells of how many events fell into which log-bucket; see `lanes` for what the blobs hold."""
 
 DAY_ORGS = Tier("day_orgs", "day", DAY_US, 0, ("org",), ("day", "part"), CORE, ())
-ORG_QUARTERS = Tier("org_quarters", "quarter", QUARTER_US, 0, ("org",), ("quarter", "part"), CORE, ())
-ORG_HOURS = Tier("org_hours", "hour", HOUR_US, 0, ("type", "org"), ("hour", "type", "part"), ADDED, ())
 DAY_SHAPES = Tier("day_shapes", "day", DAY_US, 0, ("shape",), ("day", "part"), ADDED, ())
 SHAPE_HOURS = Tier("shape_hours", "hour", HOUR_US, 0, ("shape",), ("hour", "part"), ADDED, ())
 
@@ -134,7 +133,7 @@ class Packing(NamedTuple):
     """How a blob holds the sums of many cells; see `lanes`.
 
     Attributes:
-        place: the last column of the key, which is not a column of the table: ids `part << shift` and on.
+        place: what the ids in a blob are of: `part << shift` and on.
         shift: how many ids a blob is for.
         sums: which columns it has, one after the other for each id; what else the tier knows, a shape tells.
     """
@@ -145,15 +144,8 @@ class Packing(NamedTuple):
 
 
 _SHAPES = Packing("shape", 8, tuple(name for name in ADDED if name not in {"failed", "other", "unpriced"}))
-_ORGS = Packing("org", 9, CORE)
-PACKED = {
-    DAY_ORGS: _ORGS,
-    ORG_QUARTERS: _ORGS,
-    ORG_HOURS: Packing("org", 6, ADDED),
-    DAY_SHAPES: _SHAPES,
-    SHAPE_HOURS: _SHAPES,
-}
-"""Tiers of which each row is of many cells: a third to a half of what they take as rows, and read many at once."""
+PACKED = {DAY_ORGS: Packing("org", 9, CORE), DAY_SHAPES: _SHAPES, SHAPE_HOURS: _SHAPES}
+"""Tiers of which each row is of many cells: half of what they would take as rows, and read many at once."""
 
 USER_DAYS = _tier("user_days", "day", DAY_US, ("day", "part"), ())
 USER_HOURS = _tier("user_hours", "hour", HOUR_US, ("hour", "part"), ())
@@ -165,7 +157,7 @@ PART_SHIFT = 15  # users in a cell: 4 KiB before it is deflated
 FAMILIES = (
     (QUARTERS, TYPE_DAYS, ATTRIBUTE_DAYS),
     (SHAPE_DAYS, DAY_SHAPES, SHAPE_HOURS),
-    (ORG_DAYS, DAY_ORGS, ORG_QUARTERS, ORG_HOURS),
+    (ORG_DAYS, DAY_ORGS, ORG_HOURS),
     (MEMBER_DAYS, MEMBER_WEEKS),
     (*HISTOGRAMS, *USER_SETS),
 )
