@@ -167,7 +167,11 @@ class Reading:
         for tier, some in self._planned(chain, buckets, subtract=not extremes).items():
             self.note(some)
             if tier is not None and self.rows.is_open(tier, some, by):
-                add(self.rows.opened(tier, some, by, columns))
+                opened = self.rows.opened(tier, some, by, columns)
+                if groups:
+                    add(key + sums for key, sums in opened.items())
+                else:
+                    groups.update(opened)
                 continue
             ranges = _Ranges(by, some)
             signed = any(piece.sign < 0 for piece in ranges.pieces)

@@ -174,8 +174,8 @@ class Rows:
         is_known = tier in PACKED and names == set(tier.key) == {"org"} and self.allowed.keys() <= {"org"}
         return is_known and all(piece.sign > 0 for piece in planned)
 
-    def opened(self, tier: Tier, planned: Sequence[Piece], by: Sequence[str], columns: Sequence[str]) -> list[Row]:
-        """Give what `cells` would, from blobs that are added up before they are opened."""
+    def opened(self, tier: Tier, planned: Sequence[Piece], by: Sequence[str], columns: Sequence[str]) -> dict[Row, Row]:
+        """Give what `cells` would, keys and sums, from blobs that are added up before they are opened."""
         self._load(planned)
         totals: dict[tuple[tuple[int, ...], int], int] = {}
         for (piece, part), number in self._packed_sums(tier).items():
@@ -184,12 +184,12 @@ class Rows:
         packing, place = PACKED[tier], by.index("org")
         wanted = [packing.sums.index(name) for name in columns]
         allowed = self.allowed.get("org")
-        found: list[Row] = []
+        found: dict[Row, Row] = {}
         for (buckets, part), number in totals.items():
             before, after = buckets[:place], buckets[place:]
             for org, sums in enumerate(table_in(number, len(packing.sums), wanted), part << packing.shift):
                 if sums[0] and (allowed is None or org in allowed):
-                    found.append((*before, org, *after, *sums))
+                    found[*before, org, *after] = sums
         return found
 
     def _packed_sums(self, tier: Tier) -> dict[tuple[int, int], int]:
