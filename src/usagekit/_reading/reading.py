@@ -161,17 +161,14 @@ class Reading:
         """
         chain = () if self.is_small else self.chain_for(by, columns, extremes)
         frontier = self.state.frontier_of(chain)
-        groups: Sums = {}
-        add = _adder(groups, len(by), len(columns))
+        groups = _Groups(len(by), len(columns))
         buckets = [name for name in by if name in BUCKETS]
-        for tier, some in self._planned(chain, buckets, subtract=not extremes).items():
+        planned = self._planned(chain, buckets, subtract=not extremes)
+        for tier in sorted(planned, key=lambda tier: tier not in PACKED):
+            some = planned[tier]
             self.note(some)
             if tier is not None and self.rows.is_open(tier, some, by):
-                opened = self.rows.opened(tier, some, by, columns)
-                if groups:
-                    add(key + sums for key, sums in opened.items())
-                else:
-                    groups.update(opened)
+                groups.of.update(self.rows.opened(tier, some, by, columns))  # nothing came before
                 continue
             ranges = _Ranges(by, some)
             signed = any(piece.sign < 0 for piece in ranges.pieces)
@@ -184,12 +181,12 @@ class Reading:
                 values = self._cell_sums(tier, columns, extremes, signed=signed, apart=apart)
                 found = self.rows.cells(tier, ranges.pieces, ranges.by, values, also=ranges.also, apart=apart)
                 found = list(_with_integers(found, len(ranges.by) + len(ranges.also))) if self.state.exact else found
-            add(ranges.spread(found))
+            ranges.add_to(groups, found)
         if self.state.last_seq > frontier:
-            add(self._raw_sums(self.everywhere, by, columns, extremes, frontier, behind=True))
-        if any(not values[0] for values in groups.values()):
-            return {key: values for key, values in groups.items() if values[0]}
-        return groups
+            groups.add(self._raw_sums(self.everywhere, by, columns, extremes, frontier, behind=True))
+        if any(not values[0] for values in groups.of.values()):
+            return {key: values for key, values in groups.of.items() if values[0]}
+        return groups.of
 
     def chain_for(self, by: Iterable[str], columns: Sequence[str], extremes: Sequence[str] = ()) -> tuple[Tier, ...]:
         """Give the smallest chain of tiers that knows all of this, and what the filters need; `()` = raw rows do."""
@@ -383,44 +380,62 @@ class _Ranges:
         names = [*self.by, *(name for name in by if name in BUCKETS)]
         self._key = operator.itemgetter(*map(names.index, by)) if self.by else tuple
 
-    def spread(self, rows: list[Row]) -> list[Row]:
-        """Give what was read as what the pieces asked for: groups of `by`."""
+    def add_to(self, groups: _Groups, rows: list[Row]) -> None:
+        """Add what was read to the groups of `by` that the pieces asked for."""
         if not self.also:
-            return rows
-        found, place = [], len(self.by)
+            groups.add(rows)
+            return
+        place = len(self.by)
         for row in rows:
             values = row[place + 1 :]
             for piece in self._of[row[place]]:
-                key = self._key(row[:place] + piece.buckets)
-                found.append(key + (values if piece.sign > 0 else tuple(map(operator.neg, values))))
-        return found
+                change = operator.add if piece.sign > 0 else operator.sub
+                groups.change(self._key(row[:place] + piece.buckets), values, change)
 
 
-def _adder(groups: Sums, keys: int, sums: int) -> Callable[[Iterable[Row]], None]:
-    """Give what adds rows to `groups`: `keys`, then `sums` that add up, then extremes."""
+class _Groups:
+    """Groups, as they are put together.
 
-    def add(rows: Iterable[Row]) -> None:
-        rows = list(rows)
-        if not groups:
+    Args:
+        keys: how many columns the key has.
+        sums: how many columns behind it add up; the rest are extremes.
+
+    Attributes:
+        of: sums, and extremes behind them, by key.
+    """
+
+    def __init__(self, keys: int, sums: int) -> None:
+        self.of: Sums = {}
+        self._keys = keys
+        self._sums = sums
+
+    def add(self, rows: list[Row]) -> None:
+        """Add rows: keys, then sums, then extremes."""
+        keys = self._keys
+        if not self.of:
             # One pass, without looking: mostly all keys differ.
-            groups.update({row[:keys]: row[keys:] for row in rows if row[keys] is not None})
-            if len(groups) == len(rows):
+            self.of.update({row[:keys]: row[keys:] for row in rows if row[keys] is not None})
+            if len(self.of) == len(rows):
                 return
-            groups.clear()
+            self.of.clear()
         for row in rows:
-            if row[keys] is None:
-                continue  # without a single row there is no group, whatever SQL says
-            key, values = row[:keys], row[keys:]
-            known = groups.get(key)
-            if known is None:
-                groups[key] = values
-            elif len(values) == sums:
-                groups[key] = tuple(map(operator.add, known, values))
-            else:
-                added = map(operator.add, known[:sums], values[:sums])
-                groups[key] = (*added, *map(_larger, known[sums:], values[sums:]))
+            if row[keys] is not None:  # without a single row there is no group, whatever SQL says
+                self.change(row[:keys], row[keys:], operator.add)
 
-    return add
+    def change(self, key: Key, values: Sequence[Any], change: Callable[[Any, Any], Any]) -> None:
+        """Add values to a group, or take them away, by `operator.add` or `operator.sub`; extremes only come."""
+        known = self.of.get(key)
+        if known is None:
+            if change is operator.add:
+                self.of[key] = values
+                return
+            known = (0,) * len(values)  # nothing is taken away from extremes
+        if len(values) == self._sums:
+            self.of[key] = tuple(map(change, known, values))
+            return
+        sums = self._sums
+        changed = map(change, known[:sums], values[:sums])
+        self.of[key] = (*changed, *map(_larger, known[sums:], values[sums:]))
 
 
 def _larger(one: int | None, other: int | None) -> int | None:
