@@ -21,11 +21,11 @@ from tests.support.stores import locked, query
 from usagekit import Recorder
 from usagekit._store import schema
 from usagekit._store.file_systems import check_file_system
-from usagekit._store.lanes import counts_in, number_in, table_in
+from usagekit._store.lanes import counts_in, number_in
 from usagekit._store.retention import Retention, purge_until_done
 from usagekit._store.rollups import Rollups
 from usagekit._store.schema import connect, prepare
-from usagekit._store.tiers import CORE, DAY_ORGS, HISTOGRAMS, PACKED, TIERS
+from usagekit._store.tiers import HISTOGRAMS, TIERS
 from usagekit.backends.sqlite import SQLiteBackend
 from usagekit.errors import StorageError
 from usagekit.query import UsageQuery
@@ -360,15 +360,6 @@ def _cells_of_6(path: Path) -> dict[str, list[tuple[object, ...]]]:
 def back_to_6(connection: sqlite3.Connection) -> None:
     """Lay a ledger out as schema 6 had it."""
     connection.executescript(_BACK_TO_6)
-    packing = PACKED[DAY_ORGS]
-    packed = connection.execute("SELECT day, part, sums FROM day_orgs").fetchall()
-    connection.execute("DROP TABLE day_orgs")
-    numbers = ", ".join(f"{name} ANY NOT NULL" for name in ("day", "org", *CORE))
-    connection.execute(f"CREATE TABLE day_orgs ({numbers}, PRIMARY KEY (day, org)) STRICT, WITHOUT ROWID")
-    for day, part, blob in packed:
-        table = table_in(number_in(blob), len(CORE), range(len(CORE)))
-        rows = [(day, org, *sums) for org, sums in enumerate(table, part << packing.shift) if sums[0]]
-        connection.executemany(f"INSERT INTO day_orgs VALUES ({', '.join('?' * (len(CORE) + 2))})", rows)
     for tier in HISTOGRAMS:
         for cell, *blobs in connection.execute(
             f"SELECT {tier.clock}, latency, first_token FROM {tier.name}"

@@ -15,13 +15,11 @@ from usagekit._reading.state import EVER_US, State
 from usagekit._reading.users import Users
 from usagekit._store import lanes
 from usagekit._store.tiers import (
-    DAY_SHAPES,
     DAY_US,
     HISTOGRAMS,
     MEMBER_DAYS,
     ORG_HOURS,
     PACKED,
-    SHAPE_HOURS,
     USER_SETS,
     WEEK_US,
 )
@@ -163,13 +161,8 @@ class Reading:
         frontier = self.state.frontier_of(chain)
         groups = _Groups(len(by), len(columns))
         buckets = [name for name in by if name in BUCKETS]
-        planned = self._planned(chain, buckets, subtract=not extremes)
-        for tier in sorted(planned, key=lambda tier: tier not in PACKED):
-            some = planned[tier]
+        for tier, some in self._planned(chain, buckets, subtract=not extremes).items():
             self.note(some)
-            if tier is not None and self.rows.is_open(tier, some, by):
-                groups.of.update(self.rows.opened(tier, some, by, columns))  # nothing came before
-                continue
             ranges = _Ranges(by, some)
             signed = any(piece.sign < 0 for piece in ranges.pieces)
             if tier is None:
@@ -195,7 +188,7 @@ class Reading:
         if self.state.exact:
             unusable.update(PACKED)
         if self.state.hours_from_us > self.earliest_us:
-            unusable.update((DAY_SHAPES, SHAPE_HOURS))
+            unusable.update(PACKED)
         if self.state.remade_from_us > self.earliest_us:
             unusable.update((ORG_HOURS, MEMBER_DAYS) if extremes else (ORG_HOURS,))
         return chain_for(dimensions, self.rows.own, columns, extremes, unusable=unusable)

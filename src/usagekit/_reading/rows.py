@@ -28,7 +28,7 @@ from usagekit._reading.sources import (
     raw_value,
 )
 from usagekit._store.lanes import number_in, table_in
-from usagekit._store.tiers import DAY_US, HOUR_US, PACKED
+from usagekit._store.tiers import DAY_US, HOUR_US, PACKED, PACKED_SUMS, SHAPE_SHIFT
 from usagekit.query.algebra import BUCKETS, DIMENSIONS
 from usagekit.query.periods import offset_changes
 
@@ -168,57 +168,27 @@ class Rows:
         sql = _grouped(rows, ids, columns, names, "".join(joins), apart=apart)
         return self._connection.execute(sql, values).fetchall()
 
-    def is_open(self, tier: Tier, planned: Iterable[Piece], by: Sequence[str]) -> bool:
-        """Whether `opened` can give the groups of some pieces: the ids in a tier's blobs are groups of their own."""
-        names = {name for name in by if name not in BUCKETS}
-        is_known = tier in PACKED and names == set(tier.key) == {"org"} and self.allowed.keys() <= {"org"}
-        return is_known and all(piece.sign > 0 for piece in planned)
-
-    def opened(self, tier: Tier, planned: Sequence[Piece], by: Sequence[str], columns: Sequence[str]) -> dict[Row, Row]:
-        """Give what `cells` would, keys and sums, from blobs that are added up before they are opened."""
-        self._load(planned)
-        totals: dict[tuple[tuple[int, ...], int], int] = {}
-        for (piece, part), number in self._packed_sums(tier).items():
-            key = planned[piece - 1].buckets, part
-            totals[key] = totals.get(key, 0) + number
-        packing, place = PACKED[tier], by.index("org")
-        wanted = [packing.sums.index(name) for name in columns]
-        allowed = self.allowed.get("org")
-        found: dict[Row, Row] = {}
-        for (buckets, part), number in totals.items():
-            before, after = buckets[:place], buckets[place:]
-            for org, sums in enumerate(table_in(number, len(packing.sums), wanted), part << packing.shift):
-                if sums[0] and (allowed is None or org in allowed):
-                    found[*before, org, *after] = sums
-        return found
-
-    def _packed_sums(self, tier: Tier) -> dict[tuple[int, int], int]:
-        """Give what the blobs of each piece add up to, by the piece's number, from 1, and the part."""
+    def _unpack(self, tier: Tier) -> None:
+        """Make a table of what shapes add up to in each of the pieces."""
+        execute = self._connection.execute
+        told = [name for name in tier.columns if name not in PACKED_SUMS]
+        names = ("piece", *tier.key, *PACKED_SUMS, *told)
+        execute("DROP TABLE IF EXISTS temp.unpacked")
+        execute(f"CREATE TEMP TABLE unpacked ({', '.join(names)})")
+        conditions = ", ".join(raw_value(name, NO_EXTRAS).condition for name in told)
+        flags = {shape: of for shape, *of in execute(f"SELECT s.id, {conditions} FROM shapes s")}
         totals: dict[tuple[int, int], int] = {}
-        for piece, part, blob in self._connection.execute(
+        for piece, part, blob in execute(
             f"SELECT w.rowid, t.part, t.sums FROM temp.pieces w"
             f" CROSS JOIN {tier.name} t ON t.{tier.clock} >= w.lo AND t.{tier.clock} < w.hi"
         ):
             totals[piece, part] = totals.get((piece, part), 0) + number_in(blob)
-        return totals
-
-    def _unpack(self, tier: Tier) -> None:
-        """Make a table of what cells add up to in each of the pieces, cell by cell."""
-        packing = PACKED[tier]
-        self._connection.execute("DROP TABLE IF EXISTS temp.unpacked")
-        told = [name for name in tier.columns if name not in packing.sums]
-        names = ["piece", *tier.key, *packing.sums, *told]
-        self._connection.execute(f"CREATE TEMP TABLE unpacked ({', '.join(names)})")
-        flags: dict[int, Sequence[int]] = {}
-        if told:
-            conditions = ", ".join(raw_value(name, NO_EXTRAS).condition for name in told)
-            flags = {shape: of for shape, *of in self._connection.execute(f"SELECT s.id, {conditions} FROM shapes s")}
-        rows = []
-        for (piece, part), number in self._packed_sums(tier).items():
-            table = table_in(number, len(packing.sums), range(len(packing.sums)))
-            for place, sums in enumerate(table, part << packing.shift):
-                if sums[0]:
-                    rows.append((piece, place, *sums, *(sums[0] * flag for flag in flags.get(place, ()))))
+        rows = [
+            (piece, shape, *sums, *(sums[0] * flag for flag in flags[shape]))
+            for (piece, part), number in totals.items()
+            for shape, sums in enumerate(table_in(number, len(PACKED_SUMS)), part << SHAPE_SHIFT)
+            if sums[0]
+        ]
         self._connection.executemany(f"INSERT INTO temp.unpacked VALUES ({', '.join('?' * len(names))})", rows)
 
     def is_apart(self, tier: Tier, planned: Iterable[Piece], by: Sequence[str]) -> bool:

@@ -15,8 +15,10 @@ from usagekit._store.tiers import (
     HISTOGRAMS,
     HOUR_US,
     PACKED,
+    PACKED_SUMS,
     PART_SHIFT,
     QUARTER_US,
+    SHAPE_SHIFT,
     USER_SETS,
     Tier,
 )
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     Row = tuple[Any, ...]
 
 _PART = 1 << PART_SHIFT
-_PARTS = {"org": ("part_orgs", "hour", HOUR_US), "shape": ("part_shapes", "quarter", QUARTER_US)}
-"""Where sums by these ids are taken from, and the clock there."""
 
 
 class _Hour:
@@ -128,18 +128,17 @@ def _histogram_cells(
         yield cell, *map(merged, blobs, zip(*added, strict=True)), max(values, default=None)
 
 
-# Sums of many cells.
+# Sums of many shapes.
 
 
 def _packed_cells(connection: sqlite3.Connection, tier: Tier) -> Iterator[Row]:
-    packing, width = PACKED[tier], len(PACKED[tier].sums)
-    part, clock, clock_us = _PARTS[packing.place]
-    keys = f"{clock} / {tier.cell_us // clock_us}, {packing.place} >> {packing.shift}, {packing.place}"
-    sums = ", ".join(f"sum({name})" for name in packing.sums)
-    rows = connection.execute(f"SELECT {keys}, {sums} FROM temp.{part} GROUP BY 1, 2, 3").fetchall()
+    keys = f"quarter / {tier.cell_us // QUARTER_US}, shape >> {SHAPE_SHIFT}, shape"
+    sums = ", ".join(f"sum({name})" for name in PACKED_SUMS)
+    rows = connection.execute(f"SELECT {keys}, {sums} FROM temp.part_shapes GROUP BY 1, 2, 3").fetchall()
     find = f"SELECT sums FROM {tier.name} WHERE {tier.clock} = ? AND part = ?"
+    width = len(PACKED_SUMS)
     for key, some in groupby(rows, itemgetter(0, 1)):
-        table = {number & (1 << packing.shift) - 1: values for _, _, number, *values in some}
+        table = {shape & (1 << SHAPE_SHIFT) - 1: values for _, _, shape, *values in some}
         (blob,) = connection.execute(find, key).fetchone() or (b"",)
         try:
             yield *key, _more(blob, [table_of(table, width)])

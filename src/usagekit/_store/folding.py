@@ -14,6 +14,7 @@ from usagekit._store.schema import BLOCK_SHIFT, Transaction
 from usagekit._store.tiers import (
     ATTRIBUTE_DAYS,
     BILLED,
+    DAY_ORGS,
     EXTREMES,
     FAMILIES,
     MEMBER_DAYS,
@@ -108,6 +109,7 @@ _SOURCES: dict[Tier, _Source] = {
     TYPE_DAYS: _Source("part_quarters", "quarter / 96", finer=True),
     SHAPE_DAYS: _Source("part_shapes", "quarter / 96", finer=True),
     ORG_DAYS: _Source("part_orgs", "hour / 24", finer=True),
+    DAY_ORGS: _Source("part_orgs", "hour / 24", finer=True),
     ORG_HOURS: _Source("part_orgs", "hour", finer=False),
     MEMBER_DAYS: _Source("part_members", "day", finer=False),
     MEMBER_WEEKS: _Source("part_members", "(day + 3) / 7", finer=True),

@@ -53,11 +53,11 @@ def table_of(rows: Mapping[int, Sequence[int]], width: int) -> int:
     return int.from_bytes(_swapped(lanes).tobytes(), "little")
 
 
-def table_in(number: int, width: int, columns: Iterable[int]) -> Iterable[tuple[int, ...]]:
-    """Give some columns of such rows, in order of place; the last rows may be missing."""
+def table_in(number: int, width: int) -> Iterable[tuple[int, ...]]:
+    """Give such rows, in order of place; the last ones may be missing."""
     lanes = _swapped(array("Q", _whole_lanes(number)))
     lanes.frombytes(bytes(8 * (-len(lanes) % width)))
-    return zip(*(lanes[column::width] for column in columns), strict=True)
+    return zip(*(lanes[column::width] for column in range(width)), strict=True)
 
 
 def marks_of(places: Iterable[int], size: int) -> int:

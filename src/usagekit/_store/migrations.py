@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import groupby
-from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from usagekit._store.exact import SAFE_BOUND, add_functions
-from usagekit._store.lanes import blob_of, counts_of, table_of
+from usagekit._store.exact import add_functions
+from usagekit._store.lanes import blob_of, counts_of
 from usagekit._store.tiers import (
     HISTOGRAMS,
     LATENCY_DAYS,
@@ -274,8 +272,6 @@ def _add_blobs(db: Database) -> None:
     for tier in (*PACKED, *USER_SETS):
         if not db[tier.name].exists():
             db.execute(tier.ddl())
-        elif tier in PACKED and "sums" not in db[tier.name].columns_dict:
-            _pack(db, tier)
     if "last" in db["member_weeks"].columns_dict:
         _lay_out(db, MEMBER_WEEKS)
     for tier in HISTOGRAMS:
@@ -284,21 +280,6 @@ def _add_blobs(db: Database) -> None:
             f"UPDATE {tier.name} SET latency = ?, first_token = ? WHERE {tier.clock} = ?",
             [(*(blob_of(counts_of(_pairs_in(blob))) for blob in blobs), cell) for cell, *blobs in cells],
         )
-
-
-def _pack(db: Database, tier: Tier) -> None:
-    """Make a tier's table anew, with the cells of its rows as blobs."""
-    packing = PACKED[tier]
-    db.execute(f"ALTER TABLE {tier.name} RENAME TO old")
-    db.execute(tier.ddl())
-    if dict(db.execute("SELECT name, value FROM counters"))["rolled_bound"] < SAFE_BOUND:
-        columns = f"{tier.clock}, {packing.place} >> {packing.shift}, {packing.place}, {', '.join(packing.sums)}"
-        rows = db.execute(f"SELECT {columns} FROM old ORDER BY 1, 2").fetchall()
-        for key, some in groupby(rows, itemgetter(0, 1)):
-            table = {place & (1 << packing.shift) - 1: sums for _, _, place, *sums in some}
-            blob = blob_of(table_of(table, len(packing.sums)))
-            db.conn.execute(f"INSERT INTO {tier.name} VALUES (?, ?, ?)", (*key, blob))
-    db.execute("DROP TABLE old")
 
 
 def _pairs_in(blob: bytes) -> dict[int, int]:

@@ -116,6 +116,7 @@ SHAPE_DAYS = _tier("shape_days", "day", DAY_US, ("day", "shape"), WIDE, extremes
 MEMBER_DAYS = _tier("member_days", "day", DAY_US, ("day", "member", "type"), BILLED, extremes=("last",))
 MEMBER_WEEKS = _tier("member_weeks", "week", WEEK_US, ("week", "member"), CORE)
 ORG_DAYS = _tier("org_days", "day", DAY_US, ("day", "org", "type"), WIDE, extremes=EXTREMES)
+DAY_ORGS = _tier("day_orgs", "day", DAY_US, ("day", "org"), CORE)
 ORG_HOURS = _tier("org_hours", "hour", HOUR_US, ("hour", "org", "type"), BILLED)
 ATTRIBUTE_DAYS = _tier("attribute_days", "day", DAY_US, ("day", "attributes", "type"), WIDE, extremes=EXTREMES)
 
@@ -124,28 +125,16 @@ LATENCY_HOURS = _tier("latency_hours", "hour", HOUR_US, ("hour",), ())
 HISTOGRAMS = (LATENCY_DAYS, LATENCY_HOURS)
 """Cells of how many events fell into which log-bucket; see `lanes` for what the blobs hold."""
 
-DAY_ORGS = Tier("day_orgs", "day", DAY_US, 0, ("org",), ("day", "part"), CORE, ())
 DAY_SHAPES = Tier("day_shapes", "day", DAY_US, 0, ("shape",), ("day", "part"), ADDED, ())
 SHAPE_HOURS = Tier("shape_hours", "hour", HOUR_US, 0, ("shape",), ("hour", "part"), ADDED, ())
+PACKED = (DAY_SHAPES, SHAPE_HOURS)
+"""Tiers of which each row is of many shapes: ids `part << SHAPE_SHIFT` and on, with `PACKED_SUMS` of each.
 
+What else they know, a shape tells: all of its events failed, or none. Half of what rows would take; see `lanes`.
+"""
 
-class Packing(NamedTuple):
-    """How a blob holds the sums of many cells; see `lanes`.
-
-    Attributes:
-        place: what the ids in a blob are of: `part << shift` and on.
-        shift: how many ids a blob is for.
-        sums: which columns it has, one after the other for each id; what else the tier knows, a shape tells.
-    """
-
-    place: str
-    shift: int
-    sums: tuple[str, ...]
-
-
-_SHAPES = Packing("shape", 8, tuple(name for name in ADDED if name not in {"failed", "other", "unpriced"}))
-PACKED = {DAY_ORGS: Packing("org", 9, CORE), DAY_SHAPES: _SHAPES, SHAPE_HOURS: _SHAPES}
-"""Tiers of which each row is of many cells: half of what they would take as rows, and read many at once."""
+SHAPE_SHIFT = 8
+PACKED_SUMS = tuple(name for name in ADDED if name not in {"failed", "other", "unpriced"})
 
 USER_DAYS = _tier("user_days", "day", DAY_US, ("day", "part"), ())
 USER_HOURS = _tier("user_hours", "hour", HOUR_US, ("hour", "part"), ())
