@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import operator
 from collections import Counter
@@ -298,11 +299,15 @@ class Reading:
     def _add_raw_users(
         self, found: dict[Key, Users], planned: list[Piece], by: tuple[str, ...], frontier: int, *, behind: bool = False
     ) -> None:
-        ids: dict[Key, set[int]] = {}
-        for *key, user in self.rows.raw_values(planned, (*by, "user"), (), frontier, behind=behind):
-            ids.setdefault(tuple(key), set()).add(user)
-        for shown, users in ids.items():
-            found.setdefault(shown, Users()).add(users)
+        rows = self.rows.raw_values(planned, by, ["e.subject"], frontier, behind=behind)
+        subjects: dict[Key, set[int]] = {}
+        if by:
+            for *key, subject in rows:
+                subjects.setdefault(tuple(key), set()).add(subject)
+        else:
+            subjects[()] = set(itertools.chain.from_iterable(rows))
+        for shown, some in subjects.items():
+            found.setdefault(shown, Users()).add(self.rows.users_of(some))
 
     def _add_raw_weights(
         self,
@@ -318,7 +323,7 @@ class Reading:
         known = f"{value} IS NOT NULL"
         if not by and not extra.join:
             durations = self.rows.raw_values(planned, by, [value], frontier, behind=behind, condition=known)
-            counted = Counter(map(bucket_of, (duration for (duration,) in durations)))
+            counted = Counter(map(bucket_of, itertools.chain.from_iterable(durations)))
             if counted:
                 groups[()] = dict(counted + Counter(groups.get((), {})))
             return

@@ -381,6 +381,11 @@ class Rows:
         sql = _grouped(rows, ids, columns, names, "".join(named), shape_conditions, apart=apart)
         return self._connection.execute(sql, values)
 
+    def users_of(self, subjects: Iterable[int]) -> Iterable[int]:
+        """Give the users that raw rows of some subjects count for; one may come several times."""
+        sql = "SELECT user FROM subjects WHERE id IN (SELECT value FROM json_each(?))"
+        return (user for (user,) in self._connection.execute(sql, (json.dumps(list(subjects)),)))
+
     @property
     def condition(self) -> tuple[str, dict[str, Any]]:
         """What a raw row must fulfil, as SQL on blocks `b`, events `e` and dictionaries, and the values bound in it."""
