@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tests.support.rolled import NOW, roll_up, shown, write_events
@@ -61,3 +61,22 @@ def test_hours_of_shapes_tell_what_raw_rows_do(tmp_path: Path) -> None:
 
             assert shown(rolled) == shown(raw)
             assert "shape_hours" in rolled.source
+
+
+def test_what_several_ranges_share_is_read_once_for_one_name(tmp_path: Path) -> None:
+    """A week but for one of its days has that day's edges twice: at the end of one range, and begin of the next."""
+    path = tmp_path / "usage.db"
+    monday = datetime(2026, 10, 19, tzinfo=UTC)
+    with Recorder(SQLiteBackend(path)) as recorder:
+        for n in range(7 * 96):
+            event = UsageEvent(time=monday + n * 15 * MINUTE, user=f"user-{n % 50}", org=f"org-{n % 3}")
+            assert recorder.record(event)
+    roll_up(path)
+    for by in ("user", "org", "event", "model"):
+        for left_out in range(19, 26):
+            days = [date(2026, 10, day) for day in range(18, 28) if day != left_out]
+            asked = UsageQuery.build(by=by, measures="events", tz="Asia/Kolkata", where={"day": days})
+
+            rolled, raw = (SQLiteBackend(path)._answer(asked, raw_enough=enough) for enough in (0, 2**62))
+
+            assert shown(rolled) == shown(raw)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -254,6 +255,42 @@ def test_sums_beyond_64_bits_stay_exact(path: Path) -> None:
 
     assert report.totals == {"input_tokens": 5 * 10**9 * (2**53 - 1)}
     assert report.source == "sqlite+member_weeks"
+
+
+@pytest.mark.parametrize("by", [("org", "event"), ("org", "event", "day"), ("model", "day")])
+def test_sums_beyond_64_bits_stay_exact_at_the_edges_of_days(path: Path, by: tuple[str, ...]) -> None:
+    """Where a cell is taken away from a day that has it too much."""
+    begin = datetime(2026, 1, 1, tzinfo=UTC)
+    with Recorder(SQLiteBackend(path)) as recorder:
+        for n in range(300):
+            event = UsageEvent(
+                time=begin + timedelta(minutes=20 * n), org="acme", input_tokens=2**53 - 1 - n, weight=10**9
+            )
+            assert recorder.record(event)
+    roll_up(path)
+    asked = UsageQuery.build(
+        by=by, measures="input_tokens", tz="Europe/Berlin", start=date(2026, 1, 2), end=date(2026, 1, 3)
+    )
+
+    rolled, raw = (SQLiteBackend(path)._answer(asked, raw_enough=enough) for enough in (0, 2**62))
+
+    assert (rolled.rows, rolled.totals) == (raw.rows, raw.totals)
+
+
+def test_a_batch_that_is_taken_over_does_not_count_twice_towards_64_bits(path: Path) -> None:
+    """Otherwise its sums would be kept as what they are not going to be read as."""
+    with Recorder(SQLiteBackend(path)) as recorder:
+        for _ in range(300):
+            assert recorder.record(UsageEvent(model="m", org="acme", input_tokens=2**53 - 1))
+    with closing(connect(str(path))) as connection, pytest.raises(DiedError):
+        Dying(connection, 1).step(1000)
+
+    roll_up(path)
+
+    for by in ("model", "org", "user"):
+        asked = UsageQuery.build(by=by, measures=("events", "input_tokens"))
+        answer = SQLiteBackend(path)._answer(asked, raw_enough=0)
+        assert answer.totals == {"events": 300, "input_tokens": 300 * (2**53 - 1)}, answer.source
 
 
 def test_a_recorder_rolls_up_by_itself(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -280,6 +280,7 @@ def test_a_ledger_of_schema_4_gets_new_rollups(path: Path, *, purged: bool) -> N
     assert "org_hours" not in while_made.source
     assert "org_hours" in after[0].source
     assert query(path, "SELECT value > 0 FROM counters WHERE name = 'remade_from_us'") == [(purged,)]
+    assert query(path, "SELECT value > 0 FROM counters WHERE name = 'hours_from_us'") == [(purged,)]
     whole = backend._answer(UsageQuery.build(by=("org", "day"), tz="Europe/Berlin", measures="events"), raw_enough=0)
     assert ("org_hours" in whole.source) is not purged
     assert (whole.complete_from is None) is not purged

@@ -171,7 +171,7 @@ class Reading:
                     ranges.pieces, ranges.by, columns, extremes, frontier, signed=signed, also=ranges.also
                 )
             else:
-                apart = self.rows.is_apart(tier, ranges.pieces, ranges.by)
+                apart = not self.state.exact and self.rows.is_apart(tier, ranges.pieces, ranges.by)
                 values = self._cell_sums(tier, columns, extremes, signed=signed, apart=apart)
                 found = self.rows.cells(tier, ranges.pieces, ranges.by, values, also=ranges.also, apart=apart)
                 found = list(_with_integers(found, len(ranges.by) + len(ranges.also))) if self.state.exact else found
@@ -355,7 +355,7 @@ class Reading:
 
 
 class _Ranges:
-    """The ranges that some pieces read, each once: one at the end of a day is the begin of the next one's, too.
+    """The ranges that some pieces read, each once: what one day lacks at its end, the next one has at its begin.
 
     Attributes:
         pieces: what to read.
@@ -376,7 +376,7 @@ class _Ranges:
         self.by = tuple(name for name in by if name not in BUCKETS)
         self.also = ("w.k0",)
         names = [*self.by, *(name for name in by if name in BUCKETS)]
-        self._key = operator.itemgetter(*map(names.index, by)) if self.by else tuple
+        self._key = operator.itemgetter(*map(names.index, by)) if len(by) > 1 else tuple
 
     def add_to(self, groups: _Groups, rows: list[Row]) -> None:
         """Add what was read to the groups of `by` that the pieces asked for."""

@@ -192,7 +192,7 @@ class Rows:
         self._connection.executemany(f"INSERT INTO temp.unpacked VALUES ({', '.join('?' * len(names))})", rows)
 
     def is_apart(self, tier: Tier, planned: Iterable[Piece], by: Sequence[str]) -> bool:
-        """Whether every cell of some pieces is a group of its own, so that nothing has to be sorted to be added up."""
+        """Whether hardly any cells of some pieces would be added up: then sorting them to group them is not worth it."""
         columns = {self._looked_up(tier, name)[0] for name in by if name not in BUCKETS}
         return columns == set(tier.key) and all(piece.end - piece.start == 1 for piece in planned)
 

@@ -29,7 +29,7 @@ class State(NamedTuple):
     raw_from_us: int
     rollups_from_us: int
     remade_from_us: int  # what is earlier is not in tiers as they are now, but as they were
-    hours_from_us: int  # what is earlier may not be in the cells of hours of shapes, nor in sets of users
+    hours_from_us: int  # what is earlier may not be in packed tiers, nor in sets of users
     exact: bool  # sums may go beyond 64 bits
     first_us: int  # of what is up to the frontier
     last_us: int

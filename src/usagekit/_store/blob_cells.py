@@ -47,7 +47,7 @@ def blob_cells(connection: sqlite3.Connection, *, exact: bool, unweighted: bool)
 
     Args:
         connection: with the batch, grouped.
-        exact: whether sums may go beyond 64 bits: then nobody will ever look at sums in blobs again.
+        exact: whether sums may go beyond 64 bits, from now on: nobody looks at sums in blobs again.
         unweighted: whether all weights are 1.
     """
     hours = _hours(connection)

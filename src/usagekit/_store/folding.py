@@ -145,7 +145,15 @@ class Fold:
         for statement in _TABLES.split(";"):
             connection.execute(statement)
 
-    def take(self, rows: str, values: Mapping[str, object], before: int, *, own_transaction: bool = True) -> int:
+    def take(
+        self,
+        rows: str,
+        values: Mapping[str, object],
+        before: int,
+        *,
+        is_bounded: bool = False,
+        own_transaction: bool = True,
+    ) -> int:
         """Work out what a batch adds up to; gives a bound: no sum in the rollups can be larger then.
 
         Args:
@@ -153,10 +161,11 @@ class Fold:
             values: those bound in it, and `sign`, `skip_seq` and `skip_us`: events up to that number are passed over
                 where they are of before that time.
             before: the bound so far.
+            is_bounded: whether it bounds the sums with this batch already, since some families hold it.
             own_transaction: whether to begin one where something has to be written; no if the caller has.
         """
         self._fill(rows, values, own_transaction=own_transaction)
-        found = self._measured(before)
+        found = self._measured(before, is_bounded=is_bounded)
         self._exact = found.exact
         self._group(found)
         self._blobs = blob_cells(self._connection, exact=found.exact, unweighted=found.unweighted)
@@ -238,7 +247,7 @@ class Fold:
 
     # Its sums.
 
-    def _measured(self, before: int) -> _Measured:
+    def _measured(self, before: int, *, is_bounded: bool) -> _Measured:
         """Look at the batch: how large sums may become, and which columns hold anything at all."""
         # Each of the inner numbers is at most 2**53; a float is near enough to judge their sum.
         numbers = "1 + input + output + cost + cache_read + cache_write + reasoning + bytes + abs(quantity)"
@@ -255,7 +264,7 @@ class Fold:
             weights |= {lightest, heaviest}
             empty = (names for names, value in zip(_TOGETHER, found, strict=True) if not value)
             kinds.append(_Kind(condition, frozenset(name for names in empty for name in names)))
-        bound = min(2**63 - 1, before + added)
+        bound = before if is_bounded else min(2**63 - 1, before + added)
         return _Measured(bound, bound >= SAFE_BOUND, weights <= {1}, tuple(kinds))
 
     def _group(self, found: _Measured) -> None:

@@ -268,6 +268,9 @@ def _add_blobs(db: Database) -> None:
     # Of what is in the rollups by now, a rebuild makes the cells that are new, if it is asked for.
     last_us = db.execute("SELECT max(last_us) FROM spans").fetchone()[0]
     since = 0 if last_us is None else whole_since(last_us + 1)
+    counters = dict(db.execute("SELECT name, value FROM counters"))
+    if counters["rebuild_state"] == 1:  # one has begun, and nothing is made yet
+        since = min(since, counters["rebuild_from_us"])
     db.execute("INSERT INTO counters VALUES ('hours_from_us', ?)", (since,))
     for tier in (*PACKED, *USER_SETS):
         if not db[tier.name].exists():

@@ -97,7 +97,13 @@ class Rollups:
 
     def _take_batch(self, after: int, last: int, known: dict[str, int], *, own_transaction: bool) -> int:
         values = {"after": after, "last": last, "skip_seq": known["rebuild_seq"], "skip_us": known["rebuild_from_us"]}
-        return self._fold.take(RANGE, values | {"sign": 1}, known["rolled_bound"], own_transaction=own_transaction)
+        return self._fold.take(
+            RANGE,
+            values | {"sign": 1},
+            known["rolled_bound"],
+            is_bounded=known["batch_families"] > 0,
+            own_transaction=own_transaction,
+        )
 
     def _is_due(self, family: int, last: int, known: dict[str, int]) -> bool:
         """Tell whether a family lacks the batch that was worked out; no where somebody else changed cells since."""
