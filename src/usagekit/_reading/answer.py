@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Sequence
 
-    from usagekit._reading.reading import Key, Sums, Weights
+    from usagekit._reading.groups import Key, Sums
+    from usagekit._reading.reading import Weights
     from usagekit._store.tiers import Tier
     from usagekit.query import UsageQuery
 

@@ -11,7 +11,8 @@ from usagekit._store.tiers import QUARTERS
 from usagekit.query.algebra import BUCKETS
 
 if TYPE_CHECKING:
-    from usagekit._reading.reading import Key, Reading
+    from usagekit._reading.groups import Key
+    from usagekit._reading.reading import Reading
     from usagekit._store.tiers import Tier
 
 _LATEST = [f"max({RAW_TIME})"]

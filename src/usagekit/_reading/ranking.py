@@ -16,7 +16,8 @@ from usagekit._store.tiers import MEMBER_DAYS, MEMBER_WEEKS, WEEK_US
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from usagekit._reading.reading import Reading, Sums
+    from usagekit._reading.groups import Sums
+    from usagekit._reading.reading import Reading
     from usagekit._reading.rows import Row
     from usagekit._reading.sections import Section
     from usagekit._store.tiers import Tier

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
+from usagekit._reading.grouping import grouped, named_by
 from usagekit._reading.sources import (
     DICTIONARIES,
     NO_EXTRAS,
@@ -25,10 +26,9 @@ from usagekit._reading.sources import (
     TAIL_BLOCKS,
     WITH_EXTRAS,
     Dictionary,
-    raw_value,
 )
-from usagekit._store.lanes import number_in, table_in
-from usagekit._store.tiers import DAY_US, HOUR_US, PACKED, PACKED_SUMS, SHAPE_SHIFT
+from usagekit._reading.unpacking import unpack
+from usagekit._store.tiers import DAY_US, HOUR_US, PACKED
 from usagekit.query.algebra import BUCKETS, DIMENSIONS
 from usagekit.query.periods import offset_changes
 
@@ -144,7 +144,7 @@ class Rows:
             at = f"t.{tier.clock} >= w.lo AND t.{tier.clock} < w.hi"
         table = tier.name
         if tier in PACKED:
-            self._unpack(tier)
+            unpack(self._connection, tier)
             table, at = "temp.unpacked", "t.piece = w.rowid"
         where = [condition, *(f"t.{column} IN ({allowed})" for column, allowed in filters.items())]
         ids: dict[str, str] = {}  # what is grouped by, and its name
@@ -160,39 +160,16 @@ class Rows:
             column, dictionary = self._looked_up(tier, name)
             ids[f"t.{column}"] = column
             names.append(self._key(dictionary, name, values))
-            joins[_named(dictionary, column)] = None
+            joins[named_by(dictionary, column)] = None
         for number, expression in enumerate(also):
             ids[expression] = f"a{number}"
             names.append(f"g.a{number}")
         rows = f"FROM temp.pieces w CROSS JOIN {table} t ON {at} WHERE {' AND '.join(where)}"
-        sql = _grouped(rows, ids, columns, names, "".join(joins), apart=apart)
+        sql = grouped(rows, ids, columns, names, "".join(joins), apart=apart)
         return self._connection.execute(sql, values).fetchall()
 
-    def _unpack(self, tier: Tier) -> None:
-        """Make a table of what shapes add up to in each of the pieces."""
-        execute = self._connection.execute
-        told = [name for name in tier.columns if name not in PACKED_SUMS]
-        names = ("piece", *tier.key, *PACKED_SUMS, *told)
-        execute("DROP TABLE IF EXISTS temp.unpacked")
-        execute(f"CREATE TEMP TABLE unpacked ({', '.join(names)})")
-        conditions = ", ".join(raw_value(name, NO_EXTRAS).condition for name in told)
-        flags = {shape: of for shape, *of in execute(f"SELECT s.id, {conditions} FROM shapes s")}
-        totals: dict[tuple[int, int], int] = {}
-        for piece, part, blob in execute(
-            f"SELECT w.rowid, t.part, t.sums FROM temp.pieces w"
-            f" CROSS JOIN {tier.name} t ON t.{tier.clock} >= w.lo AND t.{tier.clock} < w.hi"
-        ):
-            totals[piece, part] = totals.get((piece, part), 0) + number_in(blob)
-        rows = [
-            (piece, shape, *sums, *(sums[0] * flag for flag in flags[shape]))
-            for (piece, part), number in totals.items()
-            for shape, sums in enumerate(table_in(number, len(PACKED_SUMS)), part << SHAPE_SHIFT)
-            if sums[0]
-        ]
-        self._connection.executemany(f"INSERT INTO temp.unpacked VALUES ({', '.join('?' * len(names))})", rows)
-
     def is_apart(self, tier: Tier, planned: Iterable[Piece], by: Sequence[str]) -> bool:
-        """Whether hardly any cells of some pieces would be added up: then sorting them to group them is not worth it."""
+        """Whether hardly any cells of some pieces would be added up, so that grouping them is not worth the sorting."""
         columns = {self._looked_up(tier, name)[0] for name in by if name not in BUCKETS}
         return columns == set(tier.key) and all(piece.end - piece.start == 1 for piece in planned)
 
@@ -360,7 +337,7 @@ class Rows:
                 column, dictionary = ("shape", DICTIONARIES["shape"]) if name in SHAPE_KEYS else ("subject", SUBJECTS)
                 ids[f"e.{column}"] = column
                 names.append(RAW_KEYS[name])
-                named[_named(dictionary, column)] = None
+                named[named_by(dictionary, column)] = None
                 continue
             if name in BUCKETS:
                 # What is taken away from a section lies outside of its buckets.
@@ -378,7 +355,7 @@ class Rows:
         joins = [join for prefix, join in RAW_JOINS.items() if re.search(rf"\b{prefix[0]}\.", used)]
         where += [condition, *self._early_filters(values), *own]
         rows += f" {''.join(joins)}{self.extra.join} WHERE {' AND '.join(where)}"
-        sql = _grouped(rows, ids, columns, names, "".join(named), shape_conditions, apart=apart)
+        sql = grouped(rows, ids, columns, names, "".join(named), shape_conditions, apart=apart)
         return self._connection.execute(sql, values)
 
     def users_of(self, subjects: Iterable[int]) -> Iterable[int]:
@@ -457,33 +434,6 @@ class Rows:
                 for piece in planned
             ],
         )
-
-
-def _named(dictionary: Dictionary, column: str) -> str:
-    table, alias, _ = dictionary
-    return f" CROSS JOIN {table} {alias} ON {alias}.id = g.{column}" if table else ""
-
-
-def _grouped(  # noqa: PLR0917
-    rows: str,
-    ids: Mapping[str, str],
-    columns: Sequence[str],
-    names: Sequence[str],
-    joins: str,
-    conditions: Sequence[str] = (),
-    *,
-    apart: bool = False,
-) -> str:
-    """Give the SELECT that groups by ids, expressions with their names, and then names the groups."""
-    different = {column: f"c{number}" for number, column in enumerate(dict.fromkeys(columns))}
-    inner = [f"{expression} AS {name}" for expression, name in {**ids, **different}.items()]
-    group = f" GROUP BY {', '.join(map(str, range(1, len(ids) + 1)))}" if ids and columns and not apart else ""
-    distinct = "" if columns or apart else "DISTINCT "  # several times faster than groups of nothing
-    wanted = [f"g.{different[column]}" for column in columns]
-    for number, condition in enumerate(conditions):
-        if condition:
-            wanted[number] = f"iif({condition}, {wanted[number]}, 0)"
-    return f"SELECT {', '.join([*names, *wanted])} FROM (SELECT {distinct}{', '.join(inner)} {rows}{group}) g{joins}"
 
 
 def _attribute(expression: str, name: str, values: dict[str, Any]) -> str:
