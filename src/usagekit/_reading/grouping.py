@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 
 def named_by(dictionary: Dictionary, column: str) -> str:
+    """Give the join that looks up what a column of the groups `g` stands for; `""` where its ids are shown."""
     table, alias, _ = dictionary
     return f" CROSS JOIN {table} {alias} ON {alias}.id = g.{column}" if table else ""
 
