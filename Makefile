@@ -112,7 +112,7 @@ lock: $(STAMP)
 	$(MAKE) --no-print-directory matrix
 
 clean:
-	rm -rf $(WORKER)/node_modules $(VENV) $(SDKS) $(LITELLM) $(PEERS) $(UV:/bin/uv=) dist build htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(WORKER)/node_modules $(VENV) $(SDKS) $(LITELLM) $(PEERS) $(UV:/bin/uv=) dist build src/*.egg-info src/usagekit/*.so htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Cloudflare's runtime, by the npm of the virtual environment. Where there is no npm registry, its tests skip themselves.
@@ -123,10 +123,11 @@ $(WORKERD): $(WORKER)/package.json | $(STAMP)
 
 # Debian's python3 comes without venv; virtualenv does as well. uv takes seconds where pip takes minutes; where its own way
 # to an index is barred, pip's may be open.
-$(STAMP): requirements-dev.txt pyproject.toml
-$(SDKS)/.stamp: requirements-sdks.txt pyproject.toml
-$(LITELLM)/.stamp: requirements-litellm.txt pyproject.toml
-$(PEERS)/.stamp: requirements-bench.txt pyproject.toml
+BUILD := pyproject.toml setup.py src/usagekit/_speedups.c
+$(STAMP): requirements-dev.txt $(BUILD)
+$(SDKS)/.stamp: requirements-sdks.txt $(BUILD)
+$(LITELLM)/.stamp: requirements-litellm.txt $(BUILD)
+$(PEERS)/.stamp: requirements-bench.txt $(BUILD)
 $(STAMP) $(SDKS)/.stamp $(LITELLM)/.stamp $(PEERS)/.stamp:
 	@set -eu; \
 	recent='import sys; sys.exit(sys.version_info < (3, 11))'; \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import ExitStack
 from functools import partial
 from statistics import median
@@ -104,6 +105,9 @@ def _variants(kind: str, serve: Callable[[Any], Slice], directory: str, stack: E
             wrapped = usage(app, recorder=recorder, identify=identify)
             label = f"usagekit {name}" if threads else f"usagekit {name}, no threads"
             variants[label] = then(serve(wrapped), partial(recorder.flush, 60.0))
+    recorder = stack.enter_context(uncompiled(f"{directory}/{kind}-uncompiled.db"))
+    wrapped = usage(app, recorder=recorder, identify=user_and_org_of)
+    variants["usagekit user+org, not compiled"] = then(serve(wrapped), partial(recorder.flush, 60.0))
     if kind == "ASGI":
         variants["asgi-correlation-id"] = serve(CorrelationIdMiddleware(app))
     return variants
@@ -127,6 +131,15 @@ def middlewares(kind: str) -> tuple[Any, Any, Any, Any]:
     if kind == "ASGI":
         return AsgiNoop, AsgiIdeal, AsgiUsage, asgi_app
     return WsgiNoop, WsgiIdeal, WsgiUsage, wsgi_app
+
+
+def uncompiled(path: str) -> Recorder:
+    """Make a recorder that records with Python alone."""
+    os.environ["USAGEKIT_COMPILED"] = "0"
+    try:
+        return Recorder(SQLiteBackend(path))
+    finally:
+        del os.environ["USAGEKIT_COMPILED"]
 
 
 def without_threads(recorder: Recorder) -> None:

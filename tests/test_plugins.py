@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -120,7 +121,9 @@ def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment of its own, with the example's wheel, and with usagekit and its dependencies from this one."""
     place = tmp_path_factory.mktemp("example")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    said_by([*pip, "wheel", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", place / "dist", EXAMPLE])
+    # setuptools builds in the tree it is given.
+    source = shutil.copytree(EXAMPLE, place / "source")
+    said_by([*pip, "wheel", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", place / "dist", source])
     (wheel,) = (place / "dist").glob("*.whl")
     venv.create(place / "venv", with_pip=False)
     python = place / "venv" / "bin" / "python"

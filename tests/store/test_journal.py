@@ -16,8 +16,9 @@ from usagekit import Recorder, UsageEvent
 from usagekit._store import journal as journals
 from usagekit._store import record as records
 from usagekit._store.engine import journals_of
-from usagekit._store.journal import Journal, MemoryJournal
+from usagekit._store.journal import Journal
 from usagekit._store.ledger import Importer
+from usagekit._store.memory_journal import MemoryJournal
 from usagekit._store.schema import prepare
 from usagekit.backends.sqlite import SQLiteBackend
 

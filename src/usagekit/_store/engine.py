@@ -19,8 +19,9 @@ from weakref import WeakSet
 
 from usagekit._store.delivery import Backoff, Delivery
 from usagekit._store.forks import resting
-from usagekit._store.journal import MemoryJournal, files
+from usagekit._store.journal import files
 from usagekit._store.ledger import Importer
+from usagekit._store.memory_journal import MemoryJournal
 from usagekit._store.schema import connect, is_busy, prepare
 from usagekit.errors import StorageError
 from usagekit.event import from_microseconds

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import deque
-from itertools import count, islice
 from os import getpid, write
 from time import monotonic, time
 from weakref import WeakValueDictionary
 from zlib import crc32
 
 from usagekit._clean import Tally
+
+try:
+    from usagekit._speedups import Pen
+except ImportError:  # docs/deploying.md says where it is not built
+    from usagekit._store.plain_pen import Pen  # type: ignore[assignment]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ _UNBORN_SECONDS = 60.0  # nobody needs that long between creating a file and nam
 _BLANK_BYTES = 64 * 1024
 _LOOK_RECORDS = 64  # between looks at the quota
 _MEASURE_SECONDS = 0.05  # between looks at the whole directory, at the least
+_IS_COMPILED = hasattr(Pen, "write")
 
 _live: WeakValueDictionary[str, Segment] = WeakValueDictionary()
 """Journals that this process may still append to, by name.
@@ -42,12 +46,12 @@ this process must neither lock nor open its own living journals a second time.
 """
 
 
-def _nothing() -> None:
-    pass
+def nothing() -> None:
+    """Do nothing: what stands where nobody was told what to do."""
 
 
-def _ignored(error: OSError) -> None:
-    pass
+def ignored(error: OSError) -> None:
+    """Do nothing about it."""
 
 
 class _Descriptor:
@@ -65,27 +69,25 @@ class _Descriptor:
         close(self.number)
 
 
-class Segment:
+class Segment(Pen):
     """One journal file while this process may append to it.
 
     Lives as long as anyone refers to it, a thread in the middle of a write included: only then is the descriptor
     closed, so its number can never come to mean another file under a writer's hands.
     """
 
-    __slots__ = ("__weakref__", "_blanking", "_descriptor", "fd", "name", "path", "pid", "take")
+    __slots__ = ("__weakref__", "_blanking", "_descriptor", "name", "path")
 
-    def __init__(self, directory: str, pid: int) -> None:
+    def __init__(self, directory: str, pid: int, accept: Callable[[], object]) -> None:
         import fcntl
 
-        self.pid = pid
         self.name = os.urandom(12).hex()
         self.path = os.path.join(directory, self.name + SUFFIX)
-        self.take: Callable[[], int] = count(1).__next__
         # Unborn files are nobody's to import or delete; the name appears together with the lock.
         unborn = self.path + _UNBORN
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         self._descriptor = _Descriptor(os.open(unborn, flags, 0o600))
-        self.fd = self._descriptor.number
+        super().__init__(self._descriptor.number, pid, _LOOK_RECORDS, accept)
         self._blanking: _Descriptor | None = None
         try:
             fcntl.lockf(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -132,6 +134,11 @@ class Journal:
     Args:
         directory: where the journals of one ledger lie; made when missing, for its owner only.
         quota_bytes: above this much waiting in all journals of the directory, new events are rejected.
+        compiled: use the compiled `Pen` where there is one.
+
+    Attributes:
+        pen: writes what `append` would, faster, where it need not look at anything first; None = there is none, or the
+            quota is used up.
     """
 
     __slots__ = (
@@ -139,6 +146,7 @@ class Journal:
         "_directory",
         "_full",
         "_imported",
+        "_is_compiled",
         "_measured",
         "_offered",
         "_offered_in",
@@ -149,13 +157,15 @@ class Journal:
         "_size",
         "on_begin",
         "on_error",
+        "pen",
     )
 
-    def __init__(self, directory: str, quota_bytes: int = DEFAULT_QUOTA) -> None:
+    def __init__(self, directory: str, quota_bytes: int = DEFAULT_QUOTA, *, compiled: bool = True) -> None:
         self._directory = directory
         self._quota = quota_bytes
-        self.on_begin: Callable[[], None] = _nothing  # called when a file was begun, which each process does
-        self.on_error: Callable[[OSError], None] = _ignored  # told why an event was rejected as "journal"
+        self._is_compiled = compiled and _IS_COMPILED
+        self.on_begin: Callable[[], None] = nothing  # called when a file was begun, which each process does
+        self.on_error: Callable[[OSError], None] = ignored  # told why an event was rejected as "journal"
         self._imported: Mapping[str, int] = {}
         self._offered_in: dict[int, Offered] = {}
         self._begin_counting()
@@ -163,6 +173,7 @@ class Journal:
     def _begin_counting(self) -> None:
         pid = getpid()
         self._segment: Segment | None = None
+        self.pen: Segment | None = None
         # Threads that race here after a fork are given the same counts.
         self._offered = self._offered_in.setdefault(pid, Offered())
         self._accept = self._offered.accepted.add
@@ -203,11 +214,11 @@ class Journal:
             written = 0
         if written != len(record):
             # A torn record ends this file; its CRC keeps it from ever being read.
-            self._segment = None
+            self.release()
             return self._offered.reject("journal")
         self._accept()
         if number >= SEGMENT_RECORDS:
-            self._segment = None
+            self.release()
         return segment.name, number
 
     def reject(self, reason: str) -> None:
@@ -220,11 +231,11 @@ class Journal:
             self._begin_counting()  # a fork: what the parent counted is the parent's
         try:
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
-            self._segment = segment = Segment(self._directory, self._pid)
+            self._segment = segment = Segment(self._directory, self._pid, self._accept)
             self._size = 0
             self.measure(self._imported)
         except OSError as error:
-            self._segment = None
+            self.release()
             self.on_error(error)
             self._offered.reject("journal")
             return None
@@ -234,8 +245,12 @@ class Journal:
     def _is_full(self, segment: Segment) -> bool:
         if monotonic() - self._measured >= _MEASURE_SECONDS:
             self.measure(self._imported)
-        self._full = os.fstat(segment.fd).st_size - self._size > self._room
+        self._note_full(os.fstat(segment.fd).st_size - self._size > self._room)
         return self._full
+
+    def _note_full(self, full: bool) -> None:  # noqa: FBT001
+        self._full = full
+        self.pen = self._segment if self._is_compiled and not full else None
 
     def measure(self, imported: Mapping[str, int]) -> None:
         """Look how much of the quota is left; the importing thread calls this as it goes.
@@ -256,10 +271,10 @@ class Journal:
             # Too many open files, say: no reason to reject what can still be written, until the next look.
             waiting = 0
         self._room = self._quota - waiting
-        self._full = self._room < 0
+        self._note_full(self._room < 0)
         if segment is not None and os.fstat(segment.fd).st_nlink == 0:
             # Whoever removed it, what is written there from here on nobody would find.
-            self._segment = None
+            self.release()
             self.on_error(FileNotFoundError(f"{segment.path} was removed while events were written to it"))
 
     def counts(self) -> tuple[int, dict[str, int]]:
@@ -270,105 +285,7 @@ class Journal:
 
     def release(self) -> None:
         """Leave the current file to whoever imports it; the next event begins a new one."""
-        self._segment = None
-
-
-class _Held:
-    """What one process has in a `MemoryJournal`."""
-
-    __slots__ = ("begun", "name", "offered", "queue", "take")
-
-    def __init__(self) -> None:
-        self.name = os.urandom(12).hex()
-        self.take: Callable[[], int] = count(1).__next__
-        self.begun: Callable[[], int] = count().__next__
-        self.queue: deque[bytes] = deque()
-        self.offered = Offered()
-
-
-class MemoryJournal:
-    """What stands in a journal's place where nothing can be written: a bounded queue in memory.
-
-    Everything in it is lost with the process. Same interface as `Journal`, plus `waiting` and `forget` for the one
-    thread that takes from it.
-    """
-
-    __slots__ = ("_bytes", "_held", "_held_in", "_pid", "_quota", "forgotten", "on_begin", "on_error")
-
-    def __init__(self, quota_bytes: int) -> None:
-        self._quota = quota_bytes
-        self.on_begin: Callable[[], None] = _nothing
-        self.on_error: Callable[[OSError], None] = _ignored  # as of `Journal`; there is nothing to go wrong here
-        self._held_in: dict[int, _Held] = {}
-        self._begin_counting()
-
-    def _begin_counting(self) -> None:
-        pid = getpid()
-        # A fork's child leaves the parent's events to the parent; threads that race here are given the same queue.
-        self._held = self._held_in.setdefault(pid, _Held())
-        self._bytes = 0
-        self.forgotten = 0  # events that are safe elsewhere
-        self._pid = pid
-
-    @property
-    def name(self) -> str:
-        """The first part of its events' ids."""
-        return self._held.name
-
-    @property
-    def queued(self) -> int:
-        """How many events are waiting."""
-        return len(self._held.queue)
-
-    def append(self, body: str) -> tuple[str, int] | str:
-        """Accept one event, as `Journal.append` does."""
-        if self._pid != getpid():
-            self._begin_counting()
-        held = self._held
-        number = held.take()
-        payload = f"[{number},{body}]".encode()
-        # Racing threads may lose each other's change of this sum; `forget` recounts when the queue is empty.
-        self._bytes += len(payload)
-        if self._bytes > self._quota:
-            self._bytes -= len(payload)
-            return held.offered.reject("quota")
-        held.queue.append(payload)
-        held.offered.accepted.add()
-        if not held.begun():  # 0 to the first caller only
-            self.on_begin()
-        return held.name, number
-
-    def reject(self, reason: str) -> None:
-        """Count an event that was rejected before it came here."""
-        self._held.offered.reject(reason)
-
-    def waiting(self, limit: int) -> list[bytes]:
-        """Give up to `limit` of the oldest payloads; they stay until forgotten."""
-        if self._pid != getpid():
-            self._begin_counting()
-        return list(islice(self._held.queue.copy(), limit))
-
-    def forget(self, payloads: list[bytes]) -> None:
-        """Drop the oldest payloads, which are safe elsewhere now."""
-        queue = self._held.queue
-        for payload in payloads:
-            queue.popleft()
-            self._bytes -= len(payload)
-        if not queue:
-            self._bytes = 0
-        self.forgotten += len(payloads)
-
-    def counts(self) -> tuple[int, dict[str, int]]:
-        """Give how many events this process had accepted, and rejected by reason."""
-        if self._pid != getpid():
-            self._begin_counting()
-        return self._held.offered.counts()
-
-    def measure(self, imported: Mapping[str, int]) -> None:
-        """Do nothing: the queue is its own measure."""
-
-    def release(self) -> None:
-        """Do nothing: there is nothing to leave to others."""
+        self._segment = self.pen = None
 
 
 def files(directory: str) -> Iterator[tuple[str, str, int]]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from usagekit._environment import switch
 from usagekit._store.engine import Engine, journals_of
-from usagekit._store.journal import Journal, MemoryJournal
+from usagekit._store.journal import Journal
+from usagekit._store.memory_journal import MemoryJournal
 from usagekit._store.queue import QueueEngine
 from usagekit._store.schema import declare_dimensions, prepare, register_sinks
 from usagekit.errors import ConfigurationError
@@ -38,6 +40,7 @@ def open_store(
         StorageError: the ledger cannot be used.
     """
     _check(backends, durability)
+    compiled = switch("USAGEKIT_COMPILED", default=True)
     for backend in backends:
         if hasattr(backend, "declare"):
             backend.declare(dimensions)
@@ -65,7 +68,11 @@ def open_store(
     prepare(ledger)
     declare_dimensions(ledger, dimensions)
     register_sinks(ledger, tuple(sinks))
-    journal = MemoryJournal(quota_bytes) if durability == "memory" else Journal(journals_of(ledger), quota_bytes)
+    journal: Journal | MemoryJournal
+    if durability == "memory":
+        journal = MemoryJournal(quota_bytes)
+    else:
+        journal = Journal(journals_of(ledger), quota_bytes, compiled=compiled)
     journal.on_error = lambda error: guard.noted("journal", error)
     retention = next((backend.retention for backend in backends if hasattr(backend, "retention")), None)
     engine = Engine(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from usagekit._guard import Guard
-    from usagekit._store.journal import MemoryJournal
+    from usagekit._store.memory_journal import MemoryJournal
     from usagekit.backends import Sink
     from usagekit.event import UsageEvent
 

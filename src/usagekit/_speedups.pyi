@@ -1,0 +1,9 @@
+from collections.abc import Callable
+
+class Pen:
+    fd: int
+    pid: int
+
+    def __init__(self, fd: int, pid: int, look_every: int, accept: Callable[[], object], /) -> None: ...
+    def take(self) -> int: ...
+    def write(self, *fields: str | int | None) -> int: ...
