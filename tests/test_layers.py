@@ -12,7 +12,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "usagekit"
 
 LAYERS = (
     {"__init__"},  # loads what it names when it is first asked for
-    {"errors", "_speedups"},
+    {"errors", "_loading", "_speedups"},
     {"_clean", "_environment", "_options"},
     {"_guard"},
     {"event"},

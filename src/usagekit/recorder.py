@@ -8,6 +8,7 @@ from usagekit import _clean, context
 from usagekit._environment import backends_from_environment, switch
 from usagekit._guard import Guard
 from usagekit._intake import Intake
+from usagekit._loading import loading
 from usagekit._options import (
     check_dimensions,
     check_identify,
@@ -251,7 +252,8 @@ class Recorder:
         if not self.active:
             return self._intake.inactive()
         try:
-            from usagekit.llm.costs import priced_fields
+            with loading:
+                from usagekit.llm.costs import priced_fields
 
             tokens = (input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens)
             return self._intake.named(
@@ -274,7 +276,8 @@ class Recorder:
 
     def track_tokens(self, function: Any = None, /, **options: Any) -> Any:
         """Record the model calls of a function with this recorder; see `usagekit.track_tokens`."""
-        from usagekit.llm import track_tokens
+        with loading:
+            from usagekit.llm import track_tokens
 
         tracking = track_tokens(recorder=self, **options)
         return tracking if function is None else tracking(function)
@@ -304,8 +307,9 @@ class Recorder:
             stream_usage: whether chat streams of the official openai client are asked for their usage.
             dimensions: values of the declared own dimensions.
         """
-        from usagekit.llm.scopes import Settings
-        from usagekit.llm.tracking import ModelCall
+        with loading:
+            from usagekit.llm.scopes import Settings
+            from usagekit.llm.tracking import ModelCall
 
         settings = Settings(
             event=event,

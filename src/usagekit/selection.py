@@ -77,12 +77,15 @@ def sampler(sample: int | Callable[[str], int]) -> Callable[[str], int] | None:
     Raises:
         ConfigurationError: N is not such an integer.
     """
+    if not callable(sample) and _checked(sample) == 1:
+        return None
+    from random import SystemRandom
+
+    # Not the host's own generator, whose sequence it may have seeded; and forked workers must not draw the same.
+    draw = SystemRandom().randrange
     if not callable(sample):
-        one_in = _checked(sample)
-        if one_in == 1:
-            return None
-        return lambda _path: _drawn(one_in)
-    return lambda path: _drawn(_checked(sample(path)))
+        return lambda _path: _drawn(sample, draw)
+    return lambda path: _drawn(_checked(sample(path)), draw)
 
 
 def _checked(one_in: object) -> int:
@@ -92,13 +95,8 @@ def _checked(one_in: object) -> int:
     raise ConfigurationError(msg)
 
 
-def _drawn(one_in: int) -> int:
-    if one_in == 1:
-        return 1
-    from random import SystemRandom
-
-    # Not the host's own generator, whose sequence it may have seeded; and forked workers must not draw the same.
-    return 0 if SystemRandom().randrange(one_in) else one_in
+def _drawn(one_in: int, draw: Callable[[int], int]) -> int:
+    return 1 if one_in == 1 else 0 if draw(one_in) else one_in
 
 
 class Selection:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     [
         pytest.param("after_the_first_event", 600, id="right after the first event, 200 times"),
         pytest.param("while_others_record", 50 * 20, id="while other threads record, 50 times"),
+        pytest.param("while_another_thread_loads", 3, id="while another thread loads what it needs"),
         pytest.param("multiprocessed", 502, id="by multiprocessing"),
         pytest.param("child_outlives_parent", 3, id="and the child outlives its parent"),
         pytest.param("past_the_hooks", 3, id="in C code"),

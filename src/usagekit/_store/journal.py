@@ -161,6 +161,9 @@ class Journal:
     )
 
     def __init__(self, directory: str, quota_bytes: int = DEFAULT_QUOTA, *, compiled: bool = True) -> None:
+        # Not with the first event, in any thread: a child that is born in the middle of an import would wait for ever.
+        import fcntl  # noqa: F401
+
         self._directory = directory
         self._quota = quota_bytes
         self._is_compiled = compiled and _IS_COMPILED

@@ -15,6 +15,7 @@ from time import time_ns
 from typing import NamedTuple
 
 from usagekit import _clean
+from usagekit._loading import loading
 from usagekit._options import refuse
 from usagekit.llm.own_prices import checked, lowered
 
@@ -193,9 +194,10 @@ class Prices:
             aliased = self._own_pricing(provider, model, context)
             pricing = aliased if isinstance(aliased, _Pricing) else None
         if pricing is None:
-            if self._snapshot is None:
-                self._snapshot = _snapshot()
-            pricing = _public_pricing(self._snapshot, provider, model, context, time_us)
+            with loading:  # which genai-prices goes on with at its first answers
+                if self._snapshot is None:
+                    self._snapshot = _snapshot()
+                pricing = _public_pricing(self._snapshot, provider, model, context, time_us)
         if len(self._known) >= _KEPT:
             self._known.clear()
             self._latest.clear()

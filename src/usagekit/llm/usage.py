@@ -15,6 +15,7 @@ from __future__ import annotations
 from sys import modules
 
 from usagekit import _clean
+from usagekit._loading import loading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -191,6 +192,11 @@ def extractor_of(kind: type) -> Callable[[Any, Usage], bool]:
     known = extractors.get(kind)
     if known is not None:
         return known
+    with loading:
+        return _find_extractor(kind)
+
+
+def _find_extractor(kind: type) -> Callable[[Any, Usage], bool]:
     installed = installed_extractors()
     names = (base.__module__.partition(".")[0] for base in kind.__mro__[:-1] or (kind,))
     point = next((installed[name] for name in names if name in installed), None)

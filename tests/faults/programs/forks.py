@@ -6,6 +6,7 @@ Usage: forks.py STORY LEDGER [TIMES]. Numbers travel as body sizes, and from chi
 from __future__ import annotations
 
 import ctypes
+import logging  # noqa: F401  as every app: what is loaded in the middle of a fork has its hooks run by halves
 import multiprocessing
 import os
 import random
@@ -14,6 +15,7 @@ import sys
 from contextlib import closing
 from itertools import count
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Barrier, Event, Semaphore, Thread
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
@@ -214,11 +216,50 @@ def _record_without_a_ledger(recorder: Recorder) -> None:
     os._exit(0)
 
 
+class _Slow:
+    """An importer that takes its time, and tells when it begins."""
+
+    def __init__(self, names: set[str]) -> None:
+        self.names = names
+        self.begun: SimpleQueue[str] = SimpleQueue()
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Find nothing, slowly."""
+        if name in self.names:
+            self.begun.put(name)
+            sleep(0.1)  # what a slow disk takes
+
+
+def while_another_thread_loads(path: Path) -> None:
+    """Fork whenever the first event of another thread needs a module that is not there yet."""
+    recorder = Recorder(SQLiteBackend(path))
+    slow = _Slow({"fcntl", "genai_prices", "usagekit.llm.costs"})
+    sys.meta_path.insert(0, slow)
+
+    def call(number: int) -> None:
+        if recorder.record_tokens(provider="openai", model="gpt-4o", input_tokens=1, output_tokens=number):
+            os.write(sys.stdout.fileno(), b"%d\n" % number)
+
+    def first() -> None:
+        call(1)
+        slow.begun.put("")
+
+    thread = Thread(target=first)
+    thread.start()
+    child = 1
+    while slow.begun.get():
+        child += 1
+        ended_well(forked(lambda number=child: call(number)))  # type: ignore[misc]
+    thread.join()
+    recorder.close()
+
+
 STORIES: dict[str, Callable[..., None]] = {
     story.__name__: story
     for story in (
         after_the_first_event,
         while_others_record,
+        while_another_thread_loads,
         multiprocessed,
         child_outlives_parent,
         past_the_hooks,
