@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.matrix import pytest_addoption, pytest_collection_modifyitems  # noqa: F401  hooks are found by name
+from tests.support import matrix
+from tests.support.matrix import pytest_addoption  # noqa: F401  hooks are found by name
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
 REQUIRE_ALL = os.environ.get("USAGEKIT_REQUIRE_ALL") == "1"
+LONGEST = ("tests/worker/", "tests/faults/", "tests/browser/", "tests/servers/")  # with tests of many seconds
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that no process is left alone with it at the end."""
+    matrix.pytest_collection_modifyitems(config, items)
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

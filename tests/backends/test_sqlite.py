@@ -68,7 +68,7 @@ def _estimates(report: UsageReport) -> list[float | None]:
 
 
 @given(happened=st.lists(events(), max_size=12), asked=st.lists(queries(), min_size=1, max_size=8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_answers_any_question_as_the_reference_does(happened: list[UsageEvent], asked: list[UsageQuery]) -> None:
     """Whatever happened and whatever is asked, both readers agree; percentiles are of the same buckets."""
     reference = MemoryBackend(dimensions=DECLARED)
@@ -84,7 +84,7 @@ def test_answers_any_question_as_the_reference_does(happened: list[UsageEvent], 
 
 
 @given(happened=st.lists(events(), max_size=12), asked=st.lists(queries(), min_size=1, max_size=8))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_gives_the_events_that_an_answer_counts(happened: list[UsageEvent], asked: list[UsageQuery]) -> None:
     """Those of the range and the filters, in import order, as they were recorded, and no more than the limit."""
     with TemporaryDirectory() as directory:

@@ -174,7 +174,7 @@ def test_making_an_event_never_raises(field: str) -> None:
 
 
 @given(st.lists(hostile_events(), min_size=1, max_size=30))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_hostile_events_come_back_as_they_were_cleaned(happened: list[UsageEvent]) -> None:
     """Every field but the id, which is the ledger's."""
     stored = round_trip(happened)
@@ -183,7 +183,7 @@ def test_hostile_events_come_back_as_they_were_cleaned(happened: list[UsageEvent
 
 
 @given(st.lists(tidy_events(), min_size=1, max_size=30))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_events_come_back_as_they_were(happened: list[UsageEvent]) -> None:
     """Every field but the id, for ordinary events with large numbers."""
     stored = round_trip(happened)
