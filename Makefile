@@ -160,5 +160,6 @@ $(STAMP) $(SDKS)/.stamp $(LITELLM)/.stamp $(PEERS)/.stamp:
 			|| $(@D)/bin/python $(PIP) install -qq --no-compile "$$@"; \
 	}; \
 	install -r $<; \
+	rm -f src/usagekit/*.so; \
 	install --no-build-isolation --no-deps --editable .
 	@touch $@

@@ -141,8 +141,10 @@ class Intake:
                 org = "" if org is None else _clean.text(org)
             shape, subject = self._shapes[event, status, route, aborted], self._subjects[user, org]
             pen = journal.pen
-            if pen is not None and pen.write(time_us, shape, subject, latency_us, tail_us, response_bytes):
-                return True
+            if pen is not None:
+                number = pen.write(time_us, shape, subject, latency_us, tail_us, response_bytes)
+                if number:
+                    return number > 0 or self._torn(journal)
             tail = "null" if tail_us is None else tail_us
             accepted = journal.append(f"{time_us},{shape},{subject},{latency_us},{tail},{response_bytes}")
             return type(accepted) is tuple
@@ -259,11 +261,13 @@ class Intake:
                 shape = self._call_shapes[event, status, route, provider, model, cost_source, aborted]
             input_tokens, output_tokens, cache_read, cache_write, reasoning = tokens
             pen = journal.pen
-            if pen is not None and pen.write(
-                *(time_us, shape, subject, latency_us, tail_us, output_tokens, input_tokens),
-                *(cost_nano, cache_read, cache_write, reasoning),
-            ):
-                return True
+            if pen is not None:
+                number = pen.write(
+                    *(time_us, shape, subject, latency_us, tail_us, output_tokens, input_tokens),
+                    *(cost_nano, cache_read, cache_write, reasoning),
+                )
+                if number:
+                    return number > 0 or self._torn(journal)
             accepted = journal.append(
                 "%d,%s,%s,%d,%s,%d,%d,%s,%d,%d,%d"  # noqa: UP031  a fifth faster, and True becomes 1
                 % (
@@ -357,6 +361,11 @@ class Intake:
         """Count a failure that must not reach the host, and the event it cost; gives False."""
         self._guard.caught(place, error)
         return self._reject("error")
+
+    def _torn(self, journal: Journal | MemoryJournal) -> bool:
+        """Leave a file that ends in a part of a record, and count the event it cost; gives False."""
+        journal.release()
+        return self._reject("journal")
 
     def _reject(self, reason: str) -> bool:
         if self.journal is not None:

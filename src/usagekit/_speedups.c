@@ -15,6 +15,7 @@ Nothing here takes a lock, starts a thread or keeps an event. Only the stable AB
 
 enum {
     ROOM = 4096, /* bytes of the longest record written here */
+    CLOSE = 2,   /* bytes that end one: a bracket and a newline */
     DIGITS = 20, /* of a 64-bit integer, with its sign */
     HEAD = 9,    /* a newline and the sum in hexadecimal */
     TABLES = 8,  /* bytes that the sum takes at once */
@@ -151,25 +152,31 @@ Pen_take(Pen *self, PyObject *Py_UNUSED(nothing))
     return PyLong_FromLongLong(++self->number);
 }
 
-/* 0: nothing was accepted, and whoever called takes the long way, which knows what to do. */
+enum { NOT_TRIED = 0, TORN = -1 };
+
 static PyObject *
 Pen_write(Pen *self, PyObject *const *fields, Py_ssize_t count)
 {
     char record[ROOM];
-    const char *end = record + ROOM - 2; /* the two that close it */
+    const char *end = record + ROOM - CLOSE;
     long long number = self->number + 1;
     if (self->accept == NULL || number % self->look_every == 0 || getpid() != self->pid) {
-        return PyLong_FromLong(0);
+        return PyLong_FromLong(NOT_TRIED);
     }
     char *at = record + HEAD;
     *at++ = '[';
     at = put_integer(at, number);
     for (Py_ssize_t field = 0; field < count; field++) {
-        *at++ = ',';
-        at = put_field(at, end - 1, fields[field]);
+        if (at < end) {
+            *at++ = ',';
+            at = put_field(at, end, fields[field]);
+        }
+        else {
+            at = NULL;
+        }
         if (at == NULL) {
             PyErr_Clear();
-            return PyLong_FromLong(0);
+            return PyLong_FromLong(NOT_TRIED);
         }
     }
     /* Until here no other thread ran, so the number is still free. */
@@ -185,8 +192,9 @@ Pen_write(Pen *self, PyObject *const *fields, Py_ssize_t count)
     Py_BEGIN_ALLOW_THREADS
     written = write(self->fd, record, (size_t)length);
     Py_END_ALLOW_THREADS
-    if (written != length) {
-        return PyLong_FromLong(0);
+    /* Without its last newline it is whole: whatever comes next begins with one. */
+    if (written < length - 1) {
+        return PyLong_FromLong(written > 0 ? TORN : NOT_TRIED);
     }
     PyObject *counted = PyObject_CallNoArgs(self->accept);
     if (counted == NULL) {
@@ -204,15 +212,16 @@ PyDoc_STRVAR(
     "    fd: of the file; a subclass keeps it open as long as it lives itself.\n"
     "    pid: of the process; in any other one nothing is written.\n"
     "    look_every: `write` leaves one record in so many to its caller, who looks how full the disk is.\n"
-    "    accept: called after each record that was written."
+    "    accept: called after each record that was written; it must not raise."
 );
 PyDoc_STRVAR(take_doc, "take()\n--\n\nGive the next record's number.");
 PyDoc_STRVAR(
     write_doc,
     "write(*fields)\n--\n\n"
-    "Write a record of these fields after its number; gives the number, or 0 where nothing was accepted.\n\n"
-    "Strings are written as they are, integers in decimal, None as null. 0 is no error: the caller takes the long\n"
-    "way, which counts, reports and rejects."
+    "Write a record of these fields after its number; gives the number, or 0 or -1 where nothing was accepted.\n\n"
+    "Strings are written as they are, integers in decimal, None as null. 0 is no error: no byte was written, and the\n"
+    "caller takes the long way, which looks at the quota, begins a file, reports and rejects. -1: a part of the record\n"
+    "was written, so the file has to be left and the event rejected."
 );
 
 static PyMethodDef pen_methods[] = {

@@ -1,10 +1,12 @@
-"""The compiled part: it writes what Python would write, or nothing, and never keeps what it was given."""
+"""The compiled part: it writes what Python would write, or nothing."""
 
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from itertools import chain
+from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -14,18 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.asgi import ask
-from tests.support.stores import stored_events
+from tests.support.stores import journal_files, locked, stored_events
 from usagekit import Identity, Recorder, UsageEvent
 from usagekit._clean import Tally
 from usagekit._store import record as records
+from usagekit._store.engine import journals_of
 from usagekit._store.journal import SUFFIX, Journal, Reading
 from usagekit.asgi import UsageMiddleware
 from usagekit.backends.sqlite import SQLiteBackend
+from usagekit.context import Measurement
 from usagekit.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from usagekit._speedups import Pen
 
@@ -233,6 +236,58 @@ def recorded(path: Path) -> list[dict[str, Any]]:
         assert recorder.flush()
     told = [{name: getattr(event, name) for name in UsageEvent.__dataclass_fields__} for event in stored_events(path)]
     return [{name: value for name, value in event.items() if name not in DIFFERENT} for event in told]
+
+
+@pytest.mark.parametrize("compiled", ["1", "0"])
+@pytest.mark.parametrize("cut", [0, 1, 2, 9, 30, 60])
+def test_a_write_that_is_cut_short_counts_once_or_not_at_all(
+    cut: int, compiled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the caller was told is in the ledger, whatever comes afterwards; a record whole but for its newline too."""
+    monkeypatch.setenv("USAGEKIT_COMPILED", compiled)
+    path = tmp_path / "usage.db"
+    with Recorder(SQLiteBackend(path)) as recorder:
+
+        def accept(number: int) -> bool:
+            status, aborted, time_us, size = 200, False, 1_790_000_000_000_000, 1000 + number
+            return recorder.record_request(
+                Measurement(recorder), "request", status, "GET /", aborted, time_us, 5, 3, size
+            )
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        with locked(path):  # only the journal shall meet the limit
+            told = [accept(0), accept(1)]
+            (file,) = journal_files(path)
+            length = file.stat().st_size // 2
+            resource.setrlimit(resource.RLIMIT_FSIZE, (3 * length - cut, hard))
+            try:
+                told += [accept(2), accept(3)]
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            told += [accept(4)]
+        assert recorder.flush()
+        status = recorder.status()
+
+    assert told[:3] == [True, True, cut < 2]
+    assert sorted(event.response_bytes - 1000 for event in stored_events(path)) == [n for n in range(5) if told[n]]
+    assert (status["accepted"], status["rejected"].get("journal", 0)) == (told.count(True), told.count(False))
+
+
+def test_a_last_record_without_its_newline_is_imported(tmp_path: Path) -> None:
+    """As a write leaves it that was cut by that byte, when its process died before the next record."""
+    path = tmp_path / "usage.db"
+    with Recorder(SQLiteBackend(path)) as recorder:
+        with locked(path):
+            assert all(recorder.track("tick", response_bytes=n) for n in range(3))
+            (file,) = journal_files(path)
+            data = file.read_bytes()
+        assert recorder.flush()
+    (Path(journals_of(str(path))) / f"{'0' * 24}.journal").write_bytes(data[:-1])
+
+    with Recorder(SQLiteBackend(path)) as recorder:
+        assert recorder.flush()
+        assert recorder.status()["corrupt"] == 0
+    assert sorted(event.response_bytes for event in stored_events(path)) == [0, 0, 1, 1, 2, 2]
 
 
 DIFFERENT = {"id", "time", "latency_ms", "first_token_ms"}

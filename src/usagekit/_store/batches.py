@@ -37,7 +37,10 @@ def read_batch(reading: Reading, start: int) -> Batch:
             continue  # nothing but newlines so far
         # The beginning of one record: is it longer, still being written, torn, or damage without an end?
         if len(data) < size:
-            return Batch([], 0, start) if reading.owned else Batch([], 1, start + len(data))
+            if reading.owned:
+                return Batch([], 0, start)
+            whole = records.last_of(data)  # a write that lacked its last newline alone was accepted
+            return Batch([] if whole is None else [whole], whole is None, start + len(data))
         if size == _WHOLE_BYTES:
             return Batch([], 1, start + size)
         size = _WHOLE_BYTES

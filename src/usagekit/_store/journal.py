@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from typing import Self
 
 SUFFIX = ".journal"
-SEGMENT_RECORDS = 8192  # a longer file is left to the importer, and a new one begun: about 1 MiB
+SEGMENT_RECORDS = (
+    8192  # a longer file is left to the importer, and a new one begun: about 1 MiB; looked at with the quota
+)
 DEFAULT_QUOTA = 1024**3
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -137,8 +139,8 @@ class Journal:
         compiled: use the compiled `Pen` where there is one.
 
     Attributes:
-        pen: writes what `append` would, faster, where it need not look at anything first; None = there is none, or the
-            quota is used up.
+        pen: the current file, where it can be written to without a look at anything first, as `append` takes; None = it
+            cannot: there is no file yet, the quota is used up, or nothing is compiled. Each look decides it anew.
     """
 
     __slots__ = (
@@ -215,8 +217,9 @@ class Journal:
                 # Nothing was written, and another file would have no space either.
                 return self._offered.reject("journal")
             written = 0
-        if written != len(record):
-            # A torn record ends this file; its CRC keeps it from ever being read.
+        if written < len(record) - 1:
+            # A torn record ends this file; its CRC keeps it from ever being read. Without its last newline alone it is
+            # whole: what comes next begins with one.
             self.release()
             return self._offered.reject("journal")
         self._accept()

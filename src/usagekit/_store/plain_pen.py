@@ -12,7 +12,7 @@ __all__ = ["Pen"]
 
 
 class Pen:
-    """Numbers the records of one journal file; see `_pen.pyi`."""
+    """Numbers the records of one journal file; see `_speedups.c`."""
 
     __slots__ = ("fd", "pid", "take")
 

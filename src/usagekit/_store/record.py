@@ -220,9 +220,14 @@ def split(data: bytes) -> tuple[list[bytes], int, int]:
     return sound, len(pieces) - len(sound), consumed
 
 
+def last_of(piece: bytes) -> bytes | None:
+    """Give the payload of what follows the last newline of a file that nobody writes to any more; None = it is torn."""
+    return piece[8:] if _is_intact(piece) else None
+
+
 def _is_intact(piece: bytes) -> bool:
     try:
-        return int(piece[:8], 16) == crc32(piece[8:])
+        return len(piece) > 8 and int(piece[:8], 16) == crc32(piece[8:])
     except ValueError:
         return False
 

@@ -6,7 +6,6 @@ Usage: forks.py STORY LEDGER [TIMES]. Numbers travel as body sizes, and from chi
 from __future__ import annotations
 
 import ctypes
-import logging  # noqa: F401  as every app: what is loaded in the middle of a fork has its hooks run by halves
 import multiprocessing
 import os
 import random
