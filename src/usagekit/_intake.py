@@ -263,8 +263,17 @@ class Intake:
             pen = journal.pen
             if pen is not None:
                 number = pen.write(
-                    *(time_us, shape, subject, latency_us, tail_us, output_tokens, input_tokens),
-                    *(cost_nano, cache_read, cache_write, reasoning),
+                    time_us,
+                    shape,
+                    subject,
+                    latency_us,
+                    tail_us,
+                    output_tokens,
+                    input_tokens,
+                    cost_nano,
+                    cache_read,
+                    cache_write,
+                    reasoning,
                 )
                 if number:
                     return number > 0 or self._torn(journal)

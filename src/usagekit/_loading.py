@@ -12,7 +12,7 @@ from time import monotonic, sleep
 
 __all__ = ["loading"]
 
-FORK_SECONDS = 2.0  # a fork waits no longer than that
+FORK_SECONDS = 30.0  # a fork waits no longer than that: the first import on a busy machine takes seconds
 _LOOK_SECONDS = 0.001
 
 
