@@ -48,7 +48,7 @@ class Dying(Rollups):
     """Dies when it comes to add to a family of this number."""
 
     def __init__(self, connection: sqlite3.Connection, family: int) -> None:
-        super().__init__(connection)
+        super().__init__(connection, at_once=0)
         self._last = family
 
     def _add_family(self, family: int, after: int, last: int, bound: int) -> None:

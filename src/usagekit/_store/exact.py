@@ -11,7 +11,8 @@ SAFE_BOUND = 2**62
 """As long as no sum can reach this, SQLite's own arithmetic is exact."""
 
 
-def _fitting(number: int) -> int | str:
+def fitting(number: int) -> int | str:
+    """Give a sum as the ledger keeps it."""
     return number if -_LIMIT <= number < _LIMIT else str(number)
 
 
@@ -26,11 +27,11 @@ class _ExactSum:
             self._sum = (self._sum or 0) + int(value) * factor
 
     def finalize(self) -> int | str | None:
-        return None if self._sum is None else _fitting(self._sum)
+        return None if self._sum is None else fitting(self._sum)
 
 
 def _exact_add(one: int | str, other: int | str) -> int | str:
-    return _fitting(int(one) + int(other))
+    return fitting(int(one) + int(other))
 
 
 def add_functions(connection: sqlite3.Connection) -> None:

@@ -36,12 +36,12 @@ def counts_of(counts: Mapping[int, int]) -> int:
     lanes = array("Q", bytes(8 * (max(counts, default=-1) + 1)))
     for place, count in counts.items():
         lanes[place] = count
-    return int.from_bytes(_swapped(lanes).tobytes(), "little")
+    return int.from_bytes(swapped(lanes).tobytes(), "little")
 
 
 def counts_in(number: int) -> dict[int, int]:
     """Give the counts in an integer by place, where they are not 0."""
-    lanes = _swapped(array("Q", _whole_lanes(number)))
+    lanes = swapped(array("Q", _whole_lanes(number)))
     return {place: count for place, count in enumerate(lanes) if count}
 
 
@@ -50,12 +50,12 @@ def table_of(rows: Mapping[int, Sequence[int]], width: int) -> int:
     lanes = array("Q", bytes(8 * width * (max(rows, default=-1) + 1)))
     for place, row in rows.items():
         lanes[place * width : (place + 1) * width] = array("Q", row)
-    return int.from_bytes(_swapped(lanes).tobytes(), "little")
+    return int.from_bytes(swapped(lanes).tobytes(), "little")
 
 
 def table_in(number: int, width: int) -> Iterable[tuple[int, ...]]:
     """Give such rows, in order of place; the last ones may be missing."""
-    lanes = _swapped(array("Q", _whole_lanes(number)))
+    lanes = swapped(array("Q", _whole_lanes(number)))
     lanes.frombytes(bytes(8 * (-len(lanes) % width)))
     return zip(*(lanes[column::width] for column in range(width)), strict=True)
 
@@ -72,8 +72,8 @@ def _whole_lanes(number: int) -> bytes:
     return number.to_bytes(-(-number.bit_length() // 64) * 8, "little")
 
 
-def _swapped(lanes: array[int]) -> array[int]:
-    """Turn the machine's order of bytes into that of blobs, or back."""
+def swapped(lanes: array[int]) -> array[int]:
+    """Turn the machine's order of bytes into that of blobs, or back, in place."""
     if sys.byteorder == "big":
         lanes.byteswap()
     return lanes

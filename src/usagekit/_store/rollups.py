@@ -2,9 +2,10 @@
 
 Late and backfilled events need nothing special, since the cursor follows sequence numbers and not time; a crash or a
 second process can count nothing twice, since cursor and sums commit together. What a step adds is worked out before it
-takes the write lock (see `folding`), and added one family of tiers at a time, so that no writer waits for long. The
-first of these transactions fixes the batch's end, `batch_seq`; `batch_families` is how many hold it so far. Whoever
-comes next, after a crash too, goes on with the same batch, and readers know of each family how far it is.
+takes the write lock (see `folding`). A small batch is added in one transaction, a larger one in a transaction for each
+family of tiers, so that no writer waits for long. The first of these fixes its end, `batch_seq`; `batch_families` is
+how many hold it so far. Whoever comes next, after a crash too, goes on with the same batch, and readers know of each
+family how far it is.
 
 A rebuild is the same thing begun anew. It first clears all cells that begin at `rebuild_from_us` or later, the first
 week's begin from which on every raw row is still there; then the cursor starts again at 0 and, up to where it was
@@ -18,8 +19,9 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from usagekit._store.folding import LISTED, RANGE, Fold
+from usagekit._store.folding import Fold
 from usagekit._store.migrations import SCHEMA_VERSION
+from usagekit._store.portion import LISTED, RANGE
 from usagekit._store.schema import BLOCK_SHIFT, Transaction
 from usagekit._store.tiers import FAMILIES, SPAN_SHIFT, TIERS, Tier, whole_since
 from usagekit.errors import StorageError
@@ -28,8 +30,12 @@ if TYPE_CHECKING:
     import sqlite3
 
 STEP_EVENTS = (4096, 8192)  # folded in one step: at least, at most
+AT_ONCE_EVENTS = 1024  # fewer are not worth several transactions, and keep no writer waiting
 LOCK_SECONDS = 0.04  # how long a transaction should take; the number of events follows from it
 CLEAR_CELLS = 2000  # removed in one transaction
+
+_ONE_BY_ONE = tuple((family,) for family in range(len(FAMILIES)))
+_ALL_AT_ONCE = (tuple(range(len(FAMILIES))),)
 
 STEADY, CLEARING, REFILLING = 0, 1, 2  # rebuild_state
 
@@ -37,12 +43,17 @@ STEADY, CLEARING, REFILLING = 0, 1, 2  # rebuild_state
 class Rollups:
     """Brings the rollups of one ledger up to date, over one connection, in one thread.
 
-    Temporary tables of the connection are used. A `sqlite3.OperationalError` that says busy means that the
-    same step can be tried again; what it has added already is not added twice.
+    A `sqlite3.OperationalError` that says busy means that the same step can be tried again; what it has added already
+    is not added twice.
+
+    Args:
+        connection: to the ledger, not read-only.
+        at_once: batches of up to this many events are added in one transaction.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, *, at_once: int = AT_ONCE_EVENTS) -> None:
         self._connection = connection
+        self._at_once = at_once
         self._limit = STEP_EVENTS[0]
         self._fold = Fold(connection)
 
@@ -76,12 +87,12 @@ class Rollups:
             return 0
         bound = self._take_batch(after, last, known, own_transaction=True)
         longest = 0.0
-        for family in range(len(FAMILIES)):
+        for families in _ALL_AT_ONCE if last - after <= self._at_once else _ONE_BY_ONE:
             with self._transaction():
                 began = monotonic()
-                if not self._is_due(family, last, known):
-                    continue
-                self._add_family(family, after, last, bound)
+                for family in families:
+                    if self._is_due(family, last, known):
+                        self._add_family(family, after, last, bound)
                 longest = max(longest, monotonic() - began)
         if limit is None and last - after >= self._limit // 2 and longest:
             fitting = int(self._limit * min(2.0, LOCK_SECONDS / longest))

@@ -20,7 +20,7 @@ STEP = 40
 def run(path: str) -> None:
     """Roll up until nothing is left."""
     with closing(connect(path)) as connection:
-        rollups = Rollups(connection)
+        rollups = Rollups(connection, at_once=0)
         while True:
             try:
                 if not rollups.step(STEP):
