@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sqlite3
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -221,6 +222,43 @@ def test_an_async_exclude_is_refused() -> None:
 
     with pytest.raises(ConfigurationError, match="exclude is async"):
         UsageMiddleware(lambda *_: None, exclude=exclude)  # type: ignore[arg-type]
+
+
+def test_blocks_that_schedule_their_successors_make_no_chain() -> None:
+    """A timer copies its context, so that each block begins within the one before, long over."""
+    backend, done = MemoryBackend(), asyncio.Event()
+    left = 3000
+
+    def tick(recorder: Recorder) -> None:
+        nonlocal left
+        left -= 1
+        with bound(user="cron"):
+            assert recorder.track("tick")
+            if left:
+                asyncio.get_running_loop().call_soon(tick, recorder)
+            else:
+                done.set()
+
+    async def main(recorder: Recorder) -> None:
+        tick(recorder)
+        await done.wait()
+
+    with Recorder(backend) as recorder:
+        asyncio.run(main(recorder))
+
+    assert [event.user for event in backend.events] == ["cron"] * 3000
+
+
+def test_what_is_bound_may_nest_as_deep_as_functions_do() -> None:
+    """The innermost value of each wins."""
+    backend = MemoryBackend()
+    with Recorder(backend) as recorder, ExitStack() as stack:
+        stack.enter_context(bound(org="acme", user="u"))
+        for number in range(1200):
+            stack.enter_context(bound(user=f"u{number}"))
+        assert recorder.track("deep")
+
+    assert [(event.user, event.org) for event in backend.events] == [("u1199", "acme")]
 
 
 def test_a_dimension_that_is_none_is_as_bound() -> None:

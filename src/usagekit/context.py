@@ -229,6 +229,9 @@ def bound(*, user: object = None, org: object = None, **dimensions: object) -> A
     def block() -> Iterator[None]:
         outer = current.get()
         measurement = Measurement(None if outer is None else outer.recorder, parent=outer)
+        if type(outer) is Measurement:
+            # Another block: what it knows is taken over, so that jobs that schedule their successors make no chain.
+            measurement.parent, measurement.bound = outer.parent, outer.bound
         measurement.bind({"user": user, "org": org} | dimensions)
         token = current.set(measurement)
         try:

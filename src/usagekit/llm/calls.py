@@ -9,7 +9,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from usagekit.llm.failures import NO_ANSWER, WENT_AWAY, chain_of, status_of
-from usagekit.llm.scopes import KEPT
+from usagekit.llm.scopes import KEPT_COUNTS
 from usagekit.llm.usage import BYTES_PER_TOKEN, Usage, extractor_of, extractors, fields_of
 
 if TYPE_CHECKING:
@@ -84,12 +84,11 @@ class Call:
         tapped = scope.tapped
         if tapped is None:
             tapped = scope.tapped = []
-        elif len(tapped) >= KEPT:
+        elif len(tapped) >= KEPT_COUNTS:
             tapped.pop(0)
         tapped.append((usage.provider, input_tokens, output_tokens))
         if "litellm" in sys.modules and not scope.is_over:  # it reports a cost on the object it makes of this one
-            scope.settle()
-            scope.pending = self
+            scope.wait(self)
         else:
             self.record()
 
@@ -125,7 +124,7 @@ class Call:
 
     def saw(self, part: object) -> bool:
         """Take one part of the stream; True = keep it from the caller. Never raises."""
-        if part is self.last:
+        if part is self.last and type(part) is not str:  # equal texts are often one object
             return False
         self.last = part
         self.last_ns = perf_counter_ns()
@@ -145,7 +144,7 @@ class Call:
     def ended(self) -> None:
         """Record a stream that came to its end."""
         if _open_calls.pop(id(self), None) is not None:
-            self._end(200, aborted=False)
+            self._end_unless_unknown(aborted=False)
 
     def left(self) -> None:
         """Record a stream that nobody reads any further, if it had not come to its end."""
@@ -156,7 +155,7 @@ class Call:
             self._read_raw(raw)
             self._end(200, aborted=not self.is_known)
         else:
-            self._end(200, aborted=True)
+            self._end_unless_unknown(aborted=True)
 
     def _read_raw(self, raw: Any) -> None:
         """Look into the body of a raw response that its caller read but did not parse."""
@@ -174,6 +173,15 @@ class Call:
             self._end(status_of(error) or NO_ANSWER, aborted=False)
         else:
             self._end(200 if self.last_ns else WENT_AWAY, aborted=True)
+
+    def _end_unless_unknown(self, *, aborted: bool) -> None:
+        """Record the stream, unless it was read and nothing in it was a model's: a file, say, or a list's iterator."""
+        is_unread = aborted and not self.last_ns
+        if self.is_watched or self.is_known or is_unread or self.scope.settings.names_a_model:
+            self._end(200, aborted=aborted)
+        else:
+            self.last = self.request = None
+            self.scope.recorder.guard.counted("llm: no usage")
 
     def _end(self, status: int, *, aborted: bool) -> None:
         try:
@@ -193,7 +201,7 @@ class Call:
         last_ns = perf_counter_ns() if aborted or not self.last_ns else self.last_ns
         if self.is_watched and usage.is_reported:
             input_tokens, output_tokens, *_ = usage.totals()
-            scope.tapped = [*(scope.tapped or ())[-KEPT:], (usage.provider, input_tokens, output_tokens)]
+            scope.tapped = [*(scope.tapped or ())[-KEPT_COUNTS:], (usage.provider, input_tokens, output_tokens)]
         scope.record(
             usage,
             self.begun_ns,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from usagekit import _clean, context
 from usagekit.llm.costs import cost_of, public_prices
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
     from usagekit.llm.usage import Plain
     from usagekit.recorder import Recorder
 
-__all__ = ["KEPT", "Scope", "Settings", "active", "record_span", "watch_spans"]
+__all__ = ["KEPT_COUNTS", "Scope", "Settings", "active", "record_span", "watch_spans"]
 
-KEPT = 64  # responses and counts a scope remembers, so that what passes through it counts once
+KEPT = 64  # responses a scope keeps alive, and told spans it keeps back, so that what passes through it counts once
+KEPT_COUNTS = 4096  # calls of watched clients of which it knows the numbers
 
 active: ContextVar[Scope | None] = ContextVar("usagekit_llm", default=None)
 
@@ -103,6 +105,9 @@ class Scope:
     Whom its calls count for is taken when it begins, since a stream may end in another thread or context.
     """
 
+    is_over: bool
+    outer: Scope | None
+
     __slots__ = (
         "begun_ns",
         "is_busy",
@@ -123,13 +128,16 @@ class Scope:
         self.measurement = measurement
         self.settings = settings
         self.begun_ns = perf_counter_ns()
-        self.outer: Scope | None = active.get()
+        outer: Scope | None = active.get()
+        while outer is not None and outer.is_over:  # a task or timer that outlived it
+            outer = outer.outer
+        self.outer = outer
         self.is_busy = False  # a call came to light in it or beneath it
         self.is_over = False
-        self.seen: dict[int, object] | None = None  # responses that count already, shared among nested scopes
+        self.seen: _Seen | None = None  # responses that count already
         self.tapped: list[tuple[str, int, int]] | None = None  # provider, input, output of calls of watched clients
         self.streams: list[Call] | None = None  # those of watched clients that may still be open
-        self.pending: Call | None = None
+        self.pending: list[Call] = []  # the last one waits for something that knows more
         self.spans: _Spans | None = None  # what spans begun in it told, once there are any
 
     # What comes to light
@@ -138,7 +146,7 @@ class Scope:
         """Tell whether this very response counts already, here or in a scope around or within."""
         scope: Scope | None = self
         while scope is not None:
-            if scope.seen is not None and scope.seen.get(id(response)) is response:
+            if scope.seen is not None and response in scope.seen:
                 return True
             scope = scope.outer
         return False
@@ -149,12 +157,9 @@ class Scope:
         while scope is not None:
             scope.is_busy = True
             if not scope.is_over:
-                seen = scope.seen
-                if seen is None:
-                    seen = scope.seen = {}
-                elif len(seen) >= KEPT:
-                    seen.pop(next(iter(seen)), None)
-                seen[id(response)] = response
+                if scope.seen is None:
+                    scope.seen = _Seen()
+                scope.seen.add(response)
             scope = scope.outer
 
     def came_to_light(self) -> None:
@@ -197,8 +202,8 @@ class Scope:
         for call in calls:
             if call[1:] == (input_tokens, output_tokens):
                 self.tapped.remove(call)  # type: ignore[union-attr]
-                if self.pending is not None and usage.cost_usd is not None:
-                    self.pending.usage.cost_usd = usage.cost_usd
+                if self.pending and usage.cost_usd is not None:
+                    self.pending[-1].usage.cost_usd = usage.cost_usd
                 return True
         if not usage.is_wrapped or not calls:
             return False
@@ -206,15 +211,23 @@ class Scope:
         self.tapped = [call for call in self.tapped or () if call not in calls]
         return True
 
-    def settle(self) -> None:
-        """Record what waited for something that knows more."""
-        pending, self.pending = self.pending, None
-        if pending is not None:
-            pending.record()
+    def wait(self, call: Call) -> None:
+        """Record a call only when the next one comes, or at the end: something that knows more may come to light."""
+        self.pending.append(call)
+        self.settle(but=1)
+
+    def settle(self, *, but: int = 0) -> None:
+        """Record what waited, but for the last so many; other threads may be at it, too."""
+        while len(self.pending) > but:
+            try:
+                call = self.pending.pop(0)
+            except IndexError:
+                return
+            call.record()
 
     def end(self) -> None:
         """Record what waited, and forget what passed through: exceptions refer to the frames that refer to us."""
-        if self.pending is not None:
+        if self.pending:
             self.settle()
         self.seen = None
         self.is_over = True
@@ -233,6 +246,8 @@ class Scope:
         self.expect_spans()
         if self.spans is not None:
             self.spans.told.append(told)
+            if len(self.spans.told) > 2 * KEPT:
+                self._record_unknown(self.spans, but=KEPT)
         if self.is_over:
             self.settle_spans()
 
@@ -243,7 +258,12 @@ class Scope:
         spans = self.spans
         if spans is None or not spans.told or is_open(self):
             return
-        told, spans.told = spans.told, []
+        self._record_unknown(spans)
+
+    def _record_unknown(self, spans: _Spans, *, but: int = 0) -> None:
+        """Record the calls that only spans told of, but for the last so many spans, whose calls may come to light."""
+        end = len(spans.told) - but
+        told, spans.told = spans.told[:end], spans.told[end:]
         for one in unknown_among(told, spans.known):
             self._record_span(one)
 
@@ -260,7 +280,7 @@ class Scope:
 
     def _known(self, usage: Usage, time_us: int, passed_ns: int, totals: tuple[int, int, int, int, int]) -> None:
         if spans_watcher is not None and not spans_watcher(self) and self.spans is not None:
-            self.spans.known.append(Known(time_us, passed_ns // 1000, totals[:2], usage.is_wrapped))
+            self.spans.know(Known(time_us, passed_ns // 1000, totals[:2], usage.is_wrapped))
 
     def said_nothing(self) -> None:
         """Note that a tracked function ended and no model call came to light.
@@ -409,6 +429,34 @@ class _Spans:
     def __init__(self) -> None:
         self.told: list[Told] = []
         self.known: list[Known] = []
+
+    def know(self, known: Known) -> None:
+        """Note a call; its span ends with it or soon after, if it has one."""
+        self.known.append(known)
+        if len(self.known) > 4 * KEPT:
+            del self.known[: 2 * KEPT]
+
+
+class _Seen:
+    """Responses that count already, by identity: as long as they live, or the latest of those that cannot tell."""
+
+    __slots__ = ("_alive", "_kept")
+
+    def __init__(self) -> None:
+        self._alive: WeakValueDictionary[int, object] = WeakValueDictionary()
+        self._kept: dict[int, object] = {}
+
+    def __contains__(self, response: object) -> bool:
+        number = id(response)
+        return self._alive.get(number) is response or self._kept.get(number) is response
+
+    def add(self, response: object) -> None:
+        try:
+            self._alive[id(response)] = response
+        except TypeError:  # a dictionary, say
+            if len(self._kept) >= KEPT:
+                self._kept.pop(next(iter(self._kept)), None)
+            self._kept[id(response)] = response
 
 
 _NOTHING = Usage()

@@ -104,7 +104,7 @@ def _finish(scope: Scope, result: Any) -> Any:
             return _finish_later(scope, result, role)
     except Exception as error:  # noqa: BLE001  nothing may reach the host
         scope.recorder.guard.caught("llm: extract", error)
-    if scope.seen is None and scope.pending is None and scope.spans is None:
+    if scope.seen is None and not scope.pending and scope.spans is None:
         scope.is_over = True
     else:
         scope.end()

@@ -12,6 +12,7 @@ comes by. No SDK is imported for that: what is read is what the object holds.
 
 from __future__ import annotations
 
+from functools import wraps
 from sys import modules
 
 from usagekit import _clean
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from importlib.metadata import EntryPoint
     from typing import Any
-
-    Extractor = Callable[[Any], Any]
 
 __all__ = ["Plain", "Usage", "count", "extractor_of", "fields_of", "installed_extractors", "readers"]
 
@@ -115,6 +114,16 @@ class Usage:
             output_tokens = reasoning
         return input_tokens, output_tokens, read, write, reasoning
 
+    def clean(self) -> None:
+        """Bring counts to ones that can be, where they are of somebody else's making; what is no number is unknown."""
+        told = self.__dict__
+        for name in _COUNTS & told.keys():
+            if told[name] is not None:
+                number = _clean.whole(told[name], default=-1)
+                told[name] = None if number < 0 else number
+        if self.aside is not None:
+            self.aside.clean()
+
     def wrote(self, text: object) -> None:
         """Add the text of a chunk to what estimates are made of; only its length is kept."""
         if type(text) is str:
@@ -123,6 +132,9 @@ class Usage:
     def __repr__(self) -> str:
         input_tokens, output_tokens, *_ = self.totals()
         return f"Usage({self.provider}/{self.model}: {input_tokens} in, {output_tokens} out)"
+
+
+_COUNTS = frozenset(name for name in vars(Usage) if name.endswith("_tokens"))
 
 
 def count(value: object) -> int | None:
@@ -159,7 +171,7 @@ def fields_of(part: Any) -> Mapping[str, Any]:
 
 
 extractors: dict[type, Callable[[Any, Usage], bool]] = {}
-"""Found extractors by type; bounded by the number of types there are."""
+"""Found extractors by type."""
 
 Plain = tuple[str, str, "Mapping[str, str] | None", tuple[int, int, int, int, int]]
 """Provider, model, context and totals, as of a `Usage`: all that most responses tell."""
@@ -170,10 +182,12 @@ readers: dict[type, Callable[[Any], Plain | None]] = {}
 
 def _extract_own(told: Usage, usage: Usage) -> bool:
     usage.__dict__.update(told.__dict__)
+    usage.clean()
     return True
 
 
 extractors[Usage] = _extract_own
+_TYPES = 1024  # as many are remembered
 _installed: dict[str, EntryPoint] | None = None
 
 
@@ -197,6 +211,11 @@ def extractor_of(kind: type) -> Callable[[Any, Usage], bool]:
 
 
 def _find_extractor(kind: type) -> Callable[[Any, Usage], bool]:
+    if len(extractors) >= _TYPES:
+        # Types may be made at run time, and are kept alive here.
+        for types in (extractors, readers):
+            types.clear()
+        extractors[Usage] = _extract_own
     installed = installed_extractors()
     names = (base.__module__.partition(".")[0] for base in kind.__mro__[:-1] or (kind,))
     point = next((installed[name] for name in names if name in installed), None)
@@ -206,11 +225,23 @@ def _find_extractor(kind: type) -> Callable[[Any, Usage], bool]:
         extractors[kind] = extract
         return extract
     found: Callable[[Any, Usage], bool] = point.load()
+    if not found.__module__.startswith("usagekit."):
+        found = _cleaned(found)
     reader = _own_way(found, "READERS", kind)
     if reader is not None:
         readers[kind] = reader
     extractors[kind] = found = _own_way(found, "EXTRACTORS", kind) or found
     return found
+
+
+def _cleaned(extract: Callable[[Any, Usage], bool]) -> Callable[[Any, Usage], bool]:
+    @wraps(extract)
+    def extract_and_clean(response: Any, usage: Usage) -> bool:
+        found = extract(response, usage)
+        usage.clean()
+        return found
+
+    return extract_and_clean
 
 
 def _own_way(extract: Callable[..., Any], table: str, kind: type) -> Any:
