@@ -153,6 +153,7 @@ class UsageMiddleware:
             set_default_recorder(self._recorder)
         self._selection = Selection(options.get("EXCLUDE", DEFAULT_EXCLUDED), options.get("SAMPLE", 1))
         self.route_names = Routes(max_routes)
+        self.process_view = _ask_async if self._is_async else _ask
 
     def __call__(self, request: HttpRequest) -> Any:
         """Serve one request: gives the response, or in async Django an awaitable of it."""
@@ -178,6 +179,8 @@ class UsageMiddleware:
             raise
         finally:
             current.reset(token)
+        if response.streaming and getattr(response, "is_async", False):
+            exchange.identity()  # its parts are made in an event loop
         exchange.leave_with(response)
         return response
 
@@ -267,8 +270,11 @@ class _Exchange(Measurement):
         except SynchronousOnlyOperation:
             return None  # the user is still in the database, and must not be fetched in an event loop: `ask` does it
 
-    async def ask(self) -> None:
-        """Ask `identify` in async Django, where it may be async, or ask the database."""
+    async def ask(self, *, again: bool = False) -> None:
+        """Ask `identify` in async Django, where it may be async, or ask the database.
+
+        `again`: whether it will be asked once more, if this gives nothing.
+        """
         asks, recorder = self._asks, self.recorder
         if asks is None or recorder is None or self.settled or self.found is not None:
             return
@@ -279,25 +285,29 @@ class _Exchange(Measurement):
                 answer = await sync_to_async(asks)(self.request())
             self.found = told_by(await answer if hasattr(answer, "__await__") else answer)
         except Exception as error:  # noqa: BLE001  the app's own callable may raise anything
-            recorder.guard.caught("identify", error)
-        self.identify = None
+            if not again:
+                recorder.guard.caught("identify", error)
+        if not again:
+            self.identify = None
 
     def leave_with(self, response: HttpResponseBase) -> None:
         """Record the request, or see to it that it is recorded at the end of a streamed response."""
         self._status = response.status_code
         self.settled = self.settled or _is_static(self._request)
-        if not response.streaming:
+        if not response.streaming and getattr(response, "is_rendered", True):
             self.saw(response.content)
             self.finish(complete=True)
         else:
-            self._stream(response)
+            self._finish_later(response)
 
-    def _stream(self, response: Any) -> None:
+    def _finish_later(self, response: Any) -> None:
+        is_whole = not response.streaming  # a middleware around this one renders it
         is_file = getattr(response, "file_to_stream", None) is not None
         if is_file:
             # A server sends it by itself, and only as long as nobody wrapped it.
-            self.size = int(response.get("Content-Length") or 0)
-        else:
+            length = str(response.get("Content-Length", ""))
+            self.size = int(length) if length.isdecimal() and length.isascii() else 0
+        elif not is_whole:
             parts = response.streaming_content
             response.streaming_content = self._async_parts(parts) if response.is_async else self._parts(parts)
         close = response.close
@@ -306,7 +316,9 @@ class _Exchange(Measurement):
             try:
                 close()
             finally:
-                self.finish(complete=is_file)
+                if is_whole and response.is_rendered:
+                    self.saw(response.content)
+                self.finish(complete=is_file or is_whole)
 
         response.close = closing
 
@@ -378,6 +390,19 @@ class _Exchange(Measurement):
             )
         except Exception as error:  # noqa: BLE001  nothing may reach the host
             recorder.guard.caught("django", error)
+
+
+def _ask(_request: HttpRequest, view: Any, _args: object, _kwargs: object) -> None:
+    """Ask whom an async view counts for while that is allowed: what it tracks comes from an event loop."""
+    exchange = current.get()
+    if isinstance(exchange, _Exchange) and iscoroutinefunction(view):
+        exchange.identity()
+
+
+async def _ask_async(_request: HttpRequest, view: Any, _args: object, _kwargs: object) -> None:
+    exchange = current.get()
+    if isinstance(exchange, _Exchange) and iscoroutinefunction(view):
+        await exchange.ask(again=True)
 
 
 def _options(given: object) -> dict[str, Any]:

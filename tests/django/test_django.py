@@ -97,6 +97,21 @@ def test_identify_sees_the_user(capture: Capture, get: Callable[..., Any]) -> No
     assert capture.errors() == {}
 
 
+@OTHER_KIND
+@pytest.mark.parametrize("path", ["/used-async/", "/stream-numbers/"])
+def test_what_is_tracked_in_an_event_loop_knows_the_user(capture: Capture, get: Callable[..., Any], path: str) -> None:
+    """Although the database cannot be asked there: it is asked before."""
+    cookie = get("/enter/ann/").headers["set-cookie"].partition(";")[0]
+
+    with using(IDENTIFY="tests.django.project.usage.identify"):
+        get(path, cookie=cookie)
+        get(path)
+
+    found = sorted((event.event, event.user) for event in capture.events()[1:])
+    assert found == [("request", ""), ("request", "ann"), ("used", ""), ("used", "ann")]
+    assert capture.errors() == {}
+
+
 def test_asking_for_the_user_adds_no_header(capture: Capture, get: Callable[..., Any]) -> None:
     """Django adds `Vary: Cookie` to a response whose session was read."""
     with using(IDENTIFY=lambda request: request.user.username):
@@ -323,6 +338,45 @@ def test_a_file_response_reaches_the_servers_own_wrapper(capture: Capture) -> No
 
 
 # What, and where to
+
+
+def test_a_length_that_is_no_number_is_the_apps_business(capture: Capture) -> None:
+    """It is passed on, and counted as none."""
+    answer = ask_wsgi("/file-of-odd-length/")
+
+    assert (answer.status, answer.headers["content-length"]) == (200, "about 1,000")
+    assert (capture.event().status, capture.event().response_bytes) == (200, 0)
+
+
+def rendering(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Render what the middlewares within left unrendered."""
+
+    def serve(request: Any) -> Any:
+        return get_response(request).render()
+
+    return serve
+
+
+def replacing(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Answer with something that is yet to be rendered."""
+
+    def serve(request: Any) -> Any:
+        get_response(request)
+        return urls.template(request)
+
+    return serve
+
+
+def test_a_response_may_be_rendered_outside(capture: Capture, get: Callable[..., Any]) -> None:
+    """By a middleware around ours, of what one within it left."""
+    around, within = (f"{__name__}.{name}" for name in ("rendering", "replacing"))
+
+    with override_settings(MIDDLEWARE=[around, settings.MIDDLEWARE[0], within]):
+        answer = get("/")
+
+    assert (answer.status, answer.body) == (200, b"rendered")
+    event = capture.event()
+    assert (event.status, event.response_bytes, event.aborted) == (200, 8, False)
 
 
 def test_djangos_test_client_works(capture: Capture) -> None:

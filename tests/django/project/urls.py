@@ -11,6 +11,8 @@ from django.contrib.auth import login
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.http import FileResponse, Http404, HttpResponse, StreamingHttpResponse
+from django.template.backends.django import DjangoTemplates
+from django.template.response import TemplateResponse
 from django.urls import include, path, re_path
 from django.views import View
 from django.views.static import serve
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
 HERE = Path(__file__).parent
+ENGINE = DjangoTemplates({"NAME": "here", "DIRS": [], "APP_DIRS": False, "OPTIONS": {}})
 
 
 def hello(request: HttpRequest, **_: object) -> HttpResponse:
@@ -106,6 +109,36 @@ async def stream_async(request: HttpRequest, name: str) -> StreamingHttpResponse
     return StreamingHttpResponse(parts())
 
 
+async def used_async(request: HttpRequest) -> HttpResponse:
+    """Track in the event loop, for whom only the database knows."""
+    track("used")
+    return HttpResponse(b"used")
+
+
+async def numbers() -> AsyncIterator[bytes]:
+    """Give parts, and track one."""
+    yield b"one"
+    track("used")
+    yield b"two"
+
+
+def stream_numbers(request: HttpRequest) -> StreamingHttpResponse:
+    """Stream from an event loop, whatever the server."""
+    return StreamingHttpResponse(numbers())
+
+
+def file_of_odd_length(request: HttpRequest) -> FileResponse:
+    """Send a file with a length that is no number."""
+    response = FileResponse((HERE / "settings.py").open("rb"))
+    response["Content-Length"] = "about 1,000"
+    return response
+
+
+def template(request: HttpRequest) -> TemplateResponse:
+    """Leave the rendering to Django."""
+    return TemplateResponse(request, ENGINE.from_string("rendered"))
+
+
 def file(request: HttpRequest) -> FileResponse:
     """Send a file."""
     return FileResponse((HERE / "settings.py").open("rb"))
@@ -134,6 +167,10 @@ urlpatterns: list[Any] = [
     path("bound-async/", bound_async),
     path("stream/<name>/", stream),
     path("stream-async/<name>/", stream_async),
+    path("used-async/", used_async),
+    path("stream-numbers/", stream_numbers),
+    path("file-of-odd-length/", file_of_odd_length),
+    path("template/", template),
     path("file/", file),
     path("files/<path:path>", serve, {"document_root": HERE}),
     path("health", hello),
