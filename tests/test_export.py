@@ -261,6 +261,39 @@ def test_a_file_is_replaced_only_when_there_is_something_to_write(ledger: Path, 
     assert kept.read_text() == "yesterday's"
 
 
+@pytest.mark.parametrize("by", [[], ["--by", "user"]], ids=["events", "report"])
+@pytest.mark.parametrize("name", ["usage.db", "link.db", "usage.db-wal", "usage.db-journals/x.csv", "hard.db"])
+def test_the_ledger_itself_is_not_written_to(ledger: Path, run: Any, name: str, by: list[str]) -> None:
+    """By whatever name."""
+    (ledger.parent / "link.db").symlink_to(ledger)
+    os.link(ledger, ledger.parent / "hard.db")
+    file = ledger.parent / name
+
+    code, _, said = run("export", "--db", str(ledger), *by, "--output", str(file))
+
+    assert (code, said) == (
+        2,
+        f"usagekit export: --output {str(file)!r} is a file of the ledger {str(ledger)!r} itself; give another path\n",
+    )
+    assert usage(SQLiteBackend(ledger)).totals["events"] == 5
+
+
+def test_an_export_that_fails_costs_nothing(ledger: Path, run: Any, tmp_path: Path) -> None:
+    """What was exported before is replaced by a whole file, or by nothing."""
+    kept = tmp_path / "kept.csv"
+    kept.write_text("yesterday's")
+    kept.chmod(0o640)
+
+    failed = run("export", "--db", str(ledger), "--output", str(kept), "--period", "all", "--timeout", "1e-9")[0]
+    before = kept.read_text()
+    done = run("export", "--db", str(ledger), "--output", str(kept), "--period", "all")[0]
+
+    assert (failed, before, done) == (2, "yesterday's", 0)
+    assert len(kept.read_text().splitlines()) == 4
+    assert kept.stat().st_mode & 0o777 == 0o640
+    assert [path.name for path in tmp_path.iterdir() if "kept" in path.name] == ["kept.csv"]
+
+
 @pytest.mark.parametrize(
     ("file", "why"),
     [

@@ -53,8 +53,7 @@ def export(arguments: argparse.Namespace) -> int:
     path = getattr(source, "ledger_path", "")
     with explained(path), Progress("exporting") as progress:
         lines = _events(source, arguments, progress) if arguments.by is None else _report(source, arguments)
-        # Only now, when the question can be answered, the file is replaced.
-        with output(arguments.output) as out:
+        with output(arguments.output, ledger=path) as out:
             out.writelines(lines)
     return DONE
 
