@@ -193,6 +193,12 @@ def test_an_open_range_ends_at_400_days(recorded: Recorder) -> None:
     assert answer["left_out"] == [f"what is earlier than {answer['period']['start'][:19]}+00:00"]
 
 
+@pytest.mark.parametrize("path", ["/api/usage?end=0001-01-02", "/?to=0001-01-01", "/?from=0001-01-01&to=0001-01-01"])
+def test_the_first_days_of_the_calendar_are_a_mistake_of_whoever_asks(recorded: Recorder, path: str) -> None:
+    """Not one of ours."""
+    assert get(of_asgi(recorded, auth=BearerAuth(TOKEN)), path).status in {200, 400}
+
+
 @pytest.mark.parametrize("path", ["/nothing", "/api", "/api/usage/"])
 def test_unknown_paths(app: Any, path: str) -> None:
     """There are five, and each has one spelling."""

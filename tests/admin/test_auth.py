@@ -192,6 +192,38 @@ def test_what_raises_or_hangs_gives_503_without_data(shell: Callable[..., Any], 
         never.set()
 
 
+def test_callables_that_hang_leave_few_threads_behind(recorded: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many ask."""
+    monkeypatch.setattr(auth, "CALLABLE_SECONDS", 0.01)
+    monkeypatch.setattr(auth, "_free", threading.BoundedSemaphore(3))
+    never = threading.Event()
+    app = of_wsgi(recorded, auth=lambda _request: never.wait(60))
+
+    try:
+        answers = [get(app, "/api/usage?by=user").status for _ in range(12)]
+        hanging = [thread for thread in threading.enumerate() if thread.name == "usagekit-admin"]
+    finally:
+        never.set()
+
+    assert answers == [503] * 12
+    assert len(hanging) == 3
+    for thread in hanging:
+        thread.join()
+    assert get(of_wsgi(recorded, auth=lambda _request: True)).status == 200
+
+
+def test_a_token_check_of_the_apps_own_may_raise(recorded: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As any callable may."""
+
+    class Broken(BearerAuth):
+        def __call__(self, request: Any) -> bool | None:
+            raise LookupError
+
+    monkeypatch.setattr(_guard, "reraise", False)
+
+    assert get(of_wsgi(recorded, auth=Broken(TOKEN))).status == 503
+
+
 @pytest.mark.usefixtures("quick")
 def test_async_callables_are_awaited_under_asgi(recorded: Recorder) -> None:
     """One that lets in, one that does not, one that raises, one that hangs; also objects with an async `__call__`."""

@@ -67,6 +67,41 @@ def test_an_unknown_scope_denies(shell: Callable[..., Any], recorded: Recorder, 
     assert [get(app, path).status for path in ("/", "/api/summary", "/nothing")] == [403, 403, 403]
 
 
+class Silent:
+    """An id that cannot be read."""
+
+    def __str__(self) -> str:
+        raise LookupError
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: (org for org in [""]),
+        lambda: iter(()),
+        {"": 1}.keys,
+        {1: ""}.values,
+        bytes,
+        Silent,
+    ],
+    ids=range(6),
+)
+def test_an_id_that_turns_out_to_be_none_denies(
+    shell: Callable[..., Any], recorded: Recorder, make: Callable[[], object]
+) -> None:
+    """Whatever the collection, and whatever the id."""
+    app = shell(recorded, auth=lambda _request: True, scope=lambda _request: {"org": make()})
+
+    assert [get(app, path).status for path in ("/", "/api/usage?by=user")] == [403, 403]
+
+
+def test_a_scope_may_be_an_iterator(shell: Callable[..., Any], recorded: Recorder) -> None:
+    """It is read once."""
+    app = shell(recorded, auth=lambda _request: True, scope=lambda _request: {"org": iter(["acme"])})
+
+    assert told(get(app, f"/api/usage?by=org&measures=events&{RANGE}"))["rows"] == [{"org": "acme", "events": 5}]
+
+
 @pytest.mark.parametrize("scope", [["org", "acme"], "acme", {"day": "2026-11-20"}, {"tenant": "acme"}, {"status": "x"}])
 def test_a_scope_that_cannot_be_shows_nothing(recorded: Recorder, scope: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is the app's mistake, and no data is shown for it."""

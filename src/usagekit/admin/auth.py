@@ -8,7 +8,7 @@ import re
 from base64 import b64decode
 from hashlib import sha256
 from inspect import iscoroutinefunction
-from threading import Thread
+from threading import BoundedSemaphore, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -172,22 +172,35 @@ def _unawaited(answer: Any) -> Unanswered:
     return Unanswered("it returned an awaitable, and nothing awaits it under WSGI")
 
 
+_AT_ONCE = 32  # callables that hang leave a thread behind each
+_free = BoundedSemaphore(_AT_ONCE)
+
+
 def within(seconds: float, call: Callable[[], object]) -> object:
     """Give what `call` returns, if it does so within `seconds`; raises `Unanswered`."""
     from contextvars import copy_context
 
     outcome: list[tuple[bool, Any]] = []
+    began = monotonic()
+    if not _free.acquire(timeout=seconds):
+        raise Unanswered(f"{_AT_ONCE} of its calls have not ended")
 
     def run() -> None:
         try:
             outcome.append((True, call()))
         except BaseException as error:  # noqa: BLE001  it is looked at by whoever waits
             outcome.append((False, error))
+        finally:
+            _free.release()
 
     # A daemon: one that hangs for ever must not keep the process from ending.
     thread = Thread(target=copy_context().run, args=(run,), name="usagekit-admin", daemon=True)
-    thread.start()
-    thread.join(seconds)
+    try:
+        thread.start()
+    except RuntimeError as error:  # the system gives no more, or the interpreter ends
+        _free.release()
+        raise Unanswered("no thread could be started") from error
+    thread.join(max(0.0, seconds - (monotonic() - began)))
     if not outcome:
         raise Unanswered(f"no answer within {seconds:g} s")
     done, value = outcome[0]

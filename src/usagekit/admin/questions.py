@@ -90,12 +90,12 @@ class Questions:
         asked = UsageQuery.build(**self.options, tz=self.tz, where=self.where, dimensions=self.dimensions, now=self.now)
         self.end = asked.end
         last = asked.end or max(self.now, asked.start or self.now)
-        earliest = last - timedelta(days=RANGE_DAYS)
+        earliest = _before(last, timedelta(days=RANGE_DAYS))
         if asked.start is None:
             self.start = earliest
             self.left_out.append(f"what is earlier than {earliest.isoformat(timespec='seconds')}")
         # Days of a zone may be an hour longer.
-        elif asked.start < earliest - timedelta(hours=2):
+        elif asked.start < _before(earliest, timedelta(hours=2)):
             raise QueryError(f"the range has more than {RANGE_DAYS} days; ask for at most {RANGE_DAYS} at a time")
         else:
             self.start = asked.start
@@ -132,7 +132,7 @@ class Questions:
             raise QueryTimeout(f"the answer took longer than {SECONDS:g} s; ask for a shorter range")
         start, end = self.start, self.end
         if before:
-            start, end = start - ((end or self.now) - start), start
+            start, end = _before(start, (end or self.now) - start), start
         query = UsageQuery.build(
             by=by,
             measures=measures,
@@ -156,3 +156,10 @@ class Questions:
         for name, values in self.allowed.items():
             filters[name] = tuple(value for value in filters.get(name, values) if value in values)
         return replace(query, where=MappingProxyType(filters))
+
+
+def _before(time: datetime, length: timedelta) -> datetime:
+    try:
+        return time - length
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from usagekit import _clean
 from usagekit._guard import Guard
 from usagekit._options import refuse
 from usagekit.admin.api import health, openapi, summary, usage_report
@@ -16,6 +17,7 @@ from usagekit.admin.page import environment, error_page, page
 from usagekit.admin.response import HTML, METHODS, Response, problem, respond
 from usagekit.errors import ConfigurationError, QueryError, QueryTimeout, StorageError
 from usagekit.query import BUCKETS
+from usagekit.query.algebra import values_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -121,7 +123,8 @@ class Site:
 
     def _refusal(self, request: Request, awaiting: Callable[[Awaitable[Any]], object] | None) -> Response | None:
         auth = self._auth
-        verdict = auth(request.view) if isinstance(auth, BearerAuth) else self._asks(auth, request.view, awaiting)
+        # A subclass is the app's own code, which may do anything.
+        verdict = auth(request.view) if type(auth) is BearerAuth else self._asks(auth, request.view, awaiting)
         if verdict is True:
             return None
         if verdict is None:
@@ -141,14 +144,16 @@ class Site:
             raise _NotAllowed("there is nothing here for you to look at")
         if not isinstance(where, Mapping):
             raise Unanswered(f"scope returned a {type(where).__name__}")
-        for name, value in where.items():
-            values = list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]
+        confined: dict[str, object] = {}
+        for name, given in where.items():
             if name in BUCKETS:
                 raise Unanswered(f"scope returned a filter on {name!r}; only dimensions can confine")
-            # What is unknown is nobody's own, and an id that is missing must not show it.
-            if not values or any(item is None or item == "" for item in values):
+            values = values_of(given)
+            # What is unknown is nobody's own, and an id that is missing, or no id at all, must not show it.
+            if not values or any(value is None or not _clean.dimension_text(name, value) for value in values):
                 raise _NotAllowed("there is nothing here for you to look at")
-        return where
+            confined[name] = values
+        return confined
 
 
 class _NotAllowed(Exception):  # noqa: N818  a verdict

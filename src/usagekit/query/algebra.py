@@ -301,10 +301,15 @@ def _filters(
     return filters, spans
 
 
-def _values(name: str, given: object) -> tuple[object, ...]:
+def values_of(given: object) -> tuple[object, ...]:
+    """Give the values that a filter was given: those of a collection, or the one."""
     # Only real collections are lists of values: an id may be any object, even an iterable one.
     many = isinstance(given, (list, tuple, AbstractSet, ValuesView, Iterator))
-    values = tuple(given) if many else (given,)  # type: ignore[arg-type]
+    return tuple(given) if many else (given,)  # type: ignore[arg-type]
+
+
+def _values(name: str, given: object) -> tuple[object, ...]:
+    values = values_of(given)
     if any(value is None for value in values):
         raise QueryError(f"where[{name!r}] is None; leave the filter out, or use '' for what is unknown")
     return values
