@@ -89,21 +89,28 @@ def chart(
         series: the event types with a colour of their own, others become one.
     """
     values: dict[str, dict[str, Any]] = {value: {} for value in buckets}
+    unknown: set[tuple[str, str]] = set()  # buckets and series with a measure that is not known
     for row in rows:
         name = row["event"] if row["event"] in series else OTHER
+        if row[measure] is None:
+            unknown.add((row[bucket], name))
         if row[measure]:
             of_bucket = values.setdefault(row[bucket], {})
             of_bucket[name] = of_bucket.get(name, 0) + row[measure]
-    has_other = any(OTHER in of_bucket for of_bucket in values.values())
+    has_other = any(OTHER in of_bucket for of_bucket in values.values()) or any(name == OTHER for _, name in unknown)
     names = [*series, *([OTHER] if has_other and OTHER not in series else [])]
-    show = {"cost_usd": money, "total_tokens": short}.get(measure, count)
+    written = {"cost_usd": money, "total_tokens": short}.get(measure, count)
     top, step = _scale(max((float(sum(of_bucket.values())) for of_bucket in values.values()), default=0), measure)
     slot = 100 / max(1, len(values))
     width = slot * (0.6 if len(values) < 15 else 0.74)
     bars = []
     for place, (value, of_bucket) in enumerate(values.items()):
-        title = f"{bucket_name(bucket, value, is_long=True)}: {show(sum(of_bucket.values()))}"
-        told = [f"{name} {show(of_bucket[name])}" for name in names if name in of_bucket]
+        shown = {name: written(of_bucket.get(name, None if (value, name) in unknown else 0)) for name in names}
+        is_unknown = not of_bucket and any((value, name) in unknown for name in names)
+        title = (
+            f"{bucket_name(bucket, value, is_long=True)}: {written(None if is_unknown else sum(of_bucket.values()))}"
+        )
+        told = [f"{name} {shown[name]}" for name in names if name in of_bucket or (value, name) in unknown]
         bars.append(
             Bar(
                 title="\n".join([title, *told]),
@@ -111,7 +118,7 @@ def chart(
                 x=f"{place * slot + (slot - width) / 2:.3f}%",
                 width=f"{width:.3f}%",
                 parts=_parts([float(of_bucket.get(name, 0)) for name in names], top),
-                values=[bucket_name(bucket, value, is_long=True), *(show(of_bucket.get(name, 0)) for name in names)],
+                values=[bucket_name(bucket, value, is_long=True), *shown.values()],
             )
         )
     return Chart(
@@ -119,7 +126,9 @@ def chart(
         bars=bars,
         across=_across(bucket, list(values), slot),
         upwards=[
-            Tick(f"{HEIGHT - HEIGHT * number * step / top:.1f}", show(_like(measure, number * step)), number % 2 == 1)
+            Tick(
+                f"{HEIGHT - HEIGHT * number * step / top:.1f}", written(_like(measure, number * step)), number % 2 == 1
+            )
             for number in range(round(top / step) + 1)
         ],
         slot=f"{slot:.3f}%",
