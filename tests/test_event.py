@@ -51,6 +51,14 @@ def test_time_and_money_are_texts() -> None:
     assert UsageEvent().to_dict()["cost_usd"] is None
 
 
+@pytest.mark.parametrize(
+    "time", ["2026-10-31T22:00:00Z", "2026-11-01T00:00:00+02:00", "2026-10-31 22:00", 1_793_484_000]
+)
+def test_a_time_may_be_a_text_or_a_number(time: object) -> None:
+    """ISO 8601, of UTC where it names no offset; seconds since 1970."""
+    assert UsageEvent(time=time).time == datetime(2026, 10, 31, 22, tzinfo=UTC)  # type: ignore[arg-type]
+
+
 def test_what_another_version_wrote_can_be_read() -> None:
     """A field that is not known is passed over, and one that is missing is unknown."""
     event = UsageEvent.from_dict({"user": "ann", "colour": "red", "time": "2026-11-20T13:00:00+01:00"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,6 +39,17 @@ def test_hashed_users_are_an_hmac_that_names_its_key() -> None:
 def test_unknown_users_stay_unknown() -> None:
     """A hash of nothing would make a user of them."""
     assert user_after(hash_users(KEY), "") == ""
+
+
+def test_ids_are_found_as_they_are_recorded() -> None:
+    """Of whatever type."""
+    processor = hash_users(KEY)
+    for user in (42, uuid.UUID(int=7), "ann\x00"):
+        backend = MemoryBackend()
+        with Recorder(backend, processors=[processor]) as recorder:
+            recorder.track("export", user=user)
+        assert [event.user for event in backend.events] == [processor.hashed(user)]
+    assert processor.hashed(None) == ""
 
 
 def test_keys_can_change_and_each_finds_its_own() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from usagekit import _clean
 from usagekit._store.backfill import key_of, replace_day
 from usagekit._store.schema import declare_dimensions, prepare
+from usagekit.errors import QueryError
 from usagekit.event import to_microseconds
 from usagekit.query import DIMENSIONS, MEASURES, usage
 from usagekit.query.aggregate import Aggregate
@@ -94,6 +95,8 @@ def backfill_day(
         QueryError: the reader has no such dimension, or cannot answer.
         StorageError: the ledger cannot be used.
     """
+    if day == date.max:
+        raise QueryError(f"the day {day} has no end that a calendar knows; give an earlier one")
     prepare(path)
     names = dimensions_of(reader) if by is None else tuple(by)
     names = names if per is None or per in names else (*names, per)

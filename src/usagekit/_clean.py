@@ -178,12 +178,18 @@ def millionths(quantity: object) -> int:
 def epoch_microseconds(value: object) -> int | None:
     """Give a point in time as microseconds since 1970 UTC; None where `value` is none.
 
-    Takes datetimes (a naive one is read as UTC), and seconds since 1970 as a number.
+    Takes datetimes and ISO 8601 (without an offset both are read as UTC), and seconds since 1970 as a number.
     """
     if value is None:
         return None
     from datetime import UTC, datetime, timedelta
 
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            unreadable.add()
+            return None
     if isinstance(value, datetime):
         try:
             aware = value if value.tzinfo is not None else value.replace(tzinfo=UTC)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from usagekit import _clean
 from usagekit._options import check_callable, check_whole
 from usagekit.errors import ConfigurationError
 from usagekit.event import UsageEvent
@@ -63,8 +64,9 @@ class _UserHash:
     def __call__(self, event: UsageEvent) -> UsageEvent | None:
         return replace(event, user=self.hashed(event.user))
 
-    def hashed(self, user: str) -> str:
-        """Give what a user's id is recorded as; that of nobody is `""`."""
+    def hashed(self, user: object) -> str:
+        """Give what a user's id is recorded as, of any type that `track` takes; that of nobody is `""`."""
+        user = _clean.text(user)
         if not user:
             return ""
         return f"h{self._key_id}:{hmac.new(self._secret, user.encode(), hashlib.sha256).hexdigest()[:32]}"

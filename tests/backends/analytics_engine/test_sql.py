@@ -203,6 +203,23 @@ def test_json_has_meta_data_and_rows(ledger: Path) -> None:
     )
 
 
+def test_those_who_were_erased_are_nobody(tmp_path: Path) -> None:
+    """All of them the same one, as in every other answer."""
+    path = tmp_path / "usage.db"
+    with Recorder(SQLiteBackend(path)) as recorder:
+        for user in ("ann", "bob", "bob", "", "zoë"):
+            recorder.track("sync", user=user)
+        assert recorder.erase(user="ann")
+        assert recorder.erase(user="bob")
+    layout = Layout(blobs=("user",), doubles=("weight",))
+
+    found = run("SELECT blob1 AS u, sum(double1) AS n FROM t GROUP BY u ORDER BY u", str(path), {"t": layout})
+    nobody = run("SELECT sum(double1) AS n FROM t WHERE blob1 = ''", str(path), {"t": layout})
+
+    assert found.values() == [["", 4], ["zoë", 1]]
+    assert nobody.values() == [[4]]
+
+
 def test_json_each_row_is_a_line_for_each_row(ledger: Path) -> None:
     """Without types."""
     statement = f"SELECT blob2 AS org, count() AS n FROM {TABLE} GROUP BY org ORDER BY org FORMAT JSONEachRow"

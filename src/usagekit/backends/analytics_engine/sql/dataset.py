@@ -45,7 +45,8 @@ _TEXTS = {
     "id": _ID,
     "kind": "s.kind",
     "event": "s.event",
-    "user": "(SELECT name FROM users WHERE id = p.user)",
+    # Names that begin with a NUL are of those who were erased, and so of nobody.
+    "user": "(SELECT iif(instr(CAST(name AS BLOB), x'00') = 1, '', name) FROM users WHERE id = p.user)",
     "org": "(SELECT name FROM orgs WHERE id = p.org)",
     "route": "s.route",
     "provider": "s.provider",
