@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import monotonic
 
 from usagekit._clean import Tally
+from usagekit.errors import RefusedError
 
 LOG_SECONDS = 60.0  # one line per place in this time
 
@@ -24,7 +25,7 @@ class Guard:
     def caught(self, place: str, error: BaseException) -> None:
         """Note a failure that should not happen: the app's own callables, and our mistakes."""
         # The type alone: the text may hold what the app was working on, such as a user's id.
-        self.noted(place, type(error).__name__)
+        self.noted(place, str(error) if isinstance(error, RefusedError) else type(error).__name__)
         if reraise:
             raise error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from usagekit import _clean, context
 from usagekit._store import record as records
+from usagekit.errors import RefusedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -418,4 +419,4 @@ def _refuse_result(processed: object) -> None:
     if hasattr(processed, "close"):
         processed.close()  # a coroutine, or Python warns that it was never awaited
     msg = f"a processor returned a {type(processed).__name__}; return a UsageEvent, or None to drop it"
-    raise TypeError(msg)
+    raise RefusedError(msg)

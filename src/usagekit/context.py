@@ -16,6 +16,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 
 from usagekit._guard import Guard
+from usagekit.errors import RefusedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ _NOT_DIMENSIONS = frozenset({"user", "org", "event"})
 
 
 def told_by(answer: object) -> tuple[object, object, dict[str, object] | None] | None:
-    """Read what an `identify` returned: a user id, an `Identity` or None; raises TypeError for anything else."""
+    """Read what an `identify` returned: a user id, an `Identity` or None; raises `RefusedError` for anything else."""
     if type(answer) is str and answer:
         return answer, None, None
     if type(answer) is Identity:
@@ -175,7 +176,7 @@ def told_by(answer: object) -> tuple[object, object, dict[str, object] | None] |
         return answer, None, None
     _refuse_awaitable(answer, "identify")
     msg = f"identify returned a {type(answer).__name__}; return a user id, an Identity or None"
-    raise TypeError(msg)
+    raise RefusedError(msg)
 
 
 def _refuse_awaitable(answer: object, name: str) -> None:
@@ -185,7 +186,7 @@ def _refuse_awaitable(answer: object, name: str) -> None:
         answer.close()  # or Python warns that it was never awaited
     can = "; only the ASGI middleware takes an async one, written with `async def`" if name == "identify" else ""
     msg = f"{name} returned an awaitable where an answer is needed{can}"
-    raise TypeError(msg)
+    raise RefusedError(msg)
 
 
 current: ContextVar[Measurement | None] = ContextVar("usagekit", default=None)

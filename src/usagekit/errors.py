@@ -34,6 +34,10 @@ class UsagekitError(Exception):
     """The root of everything usagekit raises."""
 
 
+class RefusedError(TypeError):
+    """What a callable of the app returned cannot be. Its text names types alone, and so may be logged."""
+
+
 class ConfigurationError(UsagekitError, ValueError):
     """An option or an environment variable that cannot work; raised when the object is built."""
 

@@ -21,7 +21,8 @@ def unreadable(path: str, error: sqlite3.Error) -> StorageError:
 def not_opened_yet(path: str) -> StorageError:
     """Give the error to raise for a file that is empty, or a ledger of an older version."""
     why = "no recorder of this version of usagekit has opened it yet"
-    return StorageError(f"cannot read the ledger {path!r}: {why}; start the app with it once, or {_ELSEWHERE}")
+    what = f"start the app with it once, or run `usagekit drain` on it, or {_ELSEWHERE}"
+    return StorageError(f"cannot read the ledger {path!r}: {why}; {what}")
 
 
 def _reason(path: str, error: sqlite3.Error) -> tuple[str, str]:
@@ -37,5 +38,5 @@ def _reason(path: str, error: sqlite3.Error) -> tuple[str, str]:
         return "this user may not read it", _AS_THE_APP
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN} and not os.access(path, os.W_OK):
-        return "SQLite's readers write beside it, and this user may not", _AS_THE_APP
+        return "SQLite's readers write beside it, and this user may not", f"read a copy, or {_AS_THE_APP}"
     return str(error), _ELSEWHERE

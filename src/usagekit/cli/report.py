@@ -133,6 +133,8 @@ def _about(report: UsageReport) -> str:
     parts = [f"{period} ({query.tz})", f"source {report.source}", "exact" if report.exact else "sampled, not exact"]
     if query.origin != "direct":
         parts.insert(1, f"origin {query.origin}")
+    if report.totals.get("unpriced"):
+        parts.append(f"{counted(report.totals['unpriced'], 'call')} without a known cost")
     if report.complete_from is not None:
         parts.append(f"complete from {_local(report.complete_from, report)}")
     if report.groups > len(report.rows):
