@@ -261,6 +261,18 @@ def test_markup_in_an_id_is_only_text(ledger: Path) -> None:
     assert "[red]x[/red] \ufffd[31m" in shown
 
 
+def test_calls_without_a_known_cost_are_said_with_the_table(ledger: Path, run: Any) -> None:
+    """Their column may have no room, and a sum of money looks whole."""
+    with Recorder(SQLiteBackend(ledger)) as recorder:
+        recorder.record_tokens(model="nobody-knows", user="ann", input_tokens=1)
+
+    _, before, _ = run("report", "--db", str(ledger), "--period", "all", "--where", "model=small")
+    _, after, _ = run("report", "--db", str(ledger), "--period", "all", "--by", "user")
+
+    assert "known cost" not in before
+    assert after.splitlines()[-1].endswith(", exact, 1 call without a known cost")
+
+
 def test_no_event_is_said_as_such(ledger: Path, run: Any) -> None:
     """An empty answer is a sentence, not an empty table."""
     code, out, _ = run("report", "--db", str(ledger), "--where", "user=nobody", "--period", "all")

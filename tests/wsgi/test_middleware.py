@@ -643,13 +643,23 @@ def junk(_request: object) -> object:
     return ["ann"]
 
 
-@pytest.mark.parametrize("identify", [broken, awaited, junk])
-def test_a_broken_identify_costs_nothing_but_the_name(capture: Capture, isolated: None, identify: Any) -> None:
-    """The request is counted as unattributed, and the failure where failures are counted."""
+@pytest.mark.parametrize(
+    ("identify", "said"),
+    [
+        (broken, "identify: LookupError ("),
+        (awaited, "identify: identify returned an awaitable where an answer is needed"),
+        (junk, "identify: identify returned a list; return a user id, an Identity or None"),
+    ],
+)
+def test_a_broken_identify_costs_nothing_but_the_name(
+    capture: Capture, isolated: None, caplog: pytest.LogCaptureFixture, identify: Any, said: str
+) -> None:
+    """The request is counted as unattributed, and the failure where failures are counted and logged."""
     answer = ask(UsageMiddleware(hello, recorder=capture.recorder, identify=identify))
 
     assert (answer.status, answer.body) == (OK, b"hello")
     assert (capture.event().user, capture.errors()) == ("", {"identify": 1})
+    assert caplog.messages[0].startswith(said)
 
 
 # What, and where to

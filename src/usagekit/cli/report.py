@@ -31,6 +31,7 @@ TABLE_MEASURES = (
     "last_seen",
     "success_rate",
     "latency_ms_p50",
+    "unpriced",
 )
 """What a table shows when no measures were asked for: of these, from the left, as many as the terminal has room for.
 
