@@ -6,9 +6,12 @@ import asyncio
 import copy
 import gc
 import inspect
+import pickle
 import subprocess
 import sys
-from contextlib import asynccontextmanager, contextmanager
+import weakref
+from collections.abc import AsyncIterable, Coroutine
+from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -16,9 +19,11 @@ import pytest
 from tests.llm.conftest import told
 from tests.llm.test_tracking import PRICED, response
 from usagekit import track_tokens
+from usagekit.llm import streams, tracking
+from usagekit.llm.usage import extractors
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
     from pathlib import Path
 
     from tests.support.capture import Capture
@@ -107,8 +112,112 @@ class Slotted:
     def __next__(self) -> Any:
         return next(self.rest)
 
+    def __len__(self) -> int:
+        return 3
+
     def close(self) -> str:
         return "closed"
+
+
+class SlottedAsync:
+    """The same for asyncio."""
+
+    __slots__ = ("closed", "rest")
+
+    def __init__(self, parts: list[Any]) -> None:
+        self.rest = iter(parts)
+        self.closed = 0
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        part = next(self.rest, None)
+        if part is None:
+            raise StopAsyncIteration
+        return part
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+class Countdown:
+    """A stream that can be copied and pickled, and makes others of its kind."""
+
+    def __init__(self, left: int = 3) -> None:
+        self.left = left
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        if not self.left:
+            raise StopIteration
+        self.left -= 1
+        return response()
+
+    def again(self) -> Self:
+        return type(self)()
+
+
+class FinalCountdown(Countdown):
+    """The same, of a class that refuses to be derived from."""
+
+    def __init_subclass__(cls) -> None:
+        msg = "final"
+        raise ValueError(msg)
+
+
+class Request:
+    """What begins a call when it is awaited or entered, as the requests of HTTP clients are."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        self.left = 0
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        yield from asyncio.sleep(0).__await__()
+        return self.answer
+
+    async def __aenter__(self) -> Any:
+        return await self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.left += 1
+
+
+class SlottedRequest(Coroutine[Any, Any, Any]):
+    """The same, as aiohttp makes it: a coroutine, with slots."""
+
+    __slots__ = ("coroutine", "left")
+
+    def __init__(self, answer: Any) -> None:
+        self.coroutine = asyncio.sleep(0, answer)
+        self.left = 0
+
+    def send(self, value: Any) -> Any:
+        return self.coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self.coroutine.throw(*error)
+
+    def close(self) -> None:
+        self.coroutine.close()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self.coroutine.__await__()
+
+    async def __aenter__(self) -> Any:
+        return await self.coroutine
+
+    async def __aexit__(self, *error: object) -> None:
+        self.left += 1
 
 
 def open_stream(stream: Any) -> Any:
@@ -196,6 +305,83 @@ def test_a_copy_of_a_stream_does_not_report(capture: Capture) -> None:
     assert told(capture.event()) == PRICED
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        copy.copy,
+        copy.deepcopy,
+        lambda stream: pickle.loads(pickle.dumps(stream)),  # noqa: S301  its own
+        lambda stream: copy.deepcopy([stream])[0],
+    ],
+    ids=["copy", "deepcopy", "pickle", "within"],
+)
+@pytest.mark.parametrize("kind", [Countdown, FinalCountdown])
+def test_what_is_copied_or_pickled_is_of_the_original_class(capture: Capture, kind: Any, make: Any) -> None:
+    """It reports nothing; the stream goes on doing so."""
+    stream = open_stream(kind())
+
+    made = make(stream)
+
+    assert type(made) is kind
+    assert len(list(made)) == 3
+    assert capture.events() == []
+    assert len(list(stream)) == 3
+    assert told(capture.event()) == PRICED
+
+
+def test_a_copy_of_the_apps_own_making_is_its_own(capture: Capture) -> None:
+    """`__copy__` and `__deepcopy__` of the class see an object of the class."""
+
+    class Own(Countdown):
+        def __copy__(self) -> Self:
+            assert type(self) is Own
+            return type(self)(2)
+
+        def __deepcopy__(self, memo: Any) -> Self:
+            return copy.copy(self)
+
+    stream = open_stream(Own())
+
+    assert [type(copy.copy(stream)), type(copy.deepcopy(stream))] == [Own, Own]
+    assert len(list(stream)) == 3
+    assert told(capture.event()) == PRICED
+
+
+def test_a_stream_made_by_a_stream_is_as_any_other(capture: Capture, recwarn: pytest.WarningsRecorder) -> None:
+    """Of the same class, and told to nobody; until a tracked function returns it."""
+    stream = open_stream(Countdown())
+
+    other = stream.again()
+    assert len(list(other)) == 3
+    del other
+    gc.collect()
+
+    assert capture.events() == []
+    assert len(list(open_stream(stream.again()))) == 3
+    assert told(capture.event()) == PRICED
+    assert not recwarn.list
+
+
+def test_classes_of_streams_made_at_run_time_are_let_go(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, only the latest are known."""
+    monkeypatch.setattr(streams, "_KINDS", 10)
+    monkeypatch.setattr(tracking, "_KINDS", 20)
+    known = dict(extractors)
+
+    def read_another() -> Any:
+        kind: Any = type("Another", (Countdown,), {})
+        assert len(list(open_stream(kind()))) == 3
+        return weakref.ref(kind)
+
+    kinds = [read_another() for _ in range(30)]
+    extractors.clear()
+    extractors.update(known)
+    gc.collect()
+
+    assert sum(kind() is None for kind in kinds) >= 10
+    assert len(capture.events()) == 30
+
+
 def test_streams_that_pass_through_count_once(capture: Capture) -> None:
     """The innermost function's stream is watched already."""
 
@@ -213,6 +399,9 @@ def test_a_stand_in_takes_the_place_of_what_cannot_be_watched(capture: Capture) 
     stream = open_stream(Slotted(PARTS))
 
     assert isinstance(stream, Slotted)
+    assert not isinstance(stream, AsyncIterable)
+    assert not hasattr(stream, "__aenter__")
+    assert len(stream) == 3
     assert next(stream) == PARTS[0]
     assert len(list(stream)) == 2
     assert stream.close() == "closed"
@@ -234,6 +423,69 @@ def test_a_stream_that_breaks_tells_its_status(capture: Capture) -> None:
 
     assert raised.value is error
     assert told(capture.event()) == {"status": 599}
+
+
+@pytest.mark.parametrize("way", ["for", "with", "leave", "close", "drop"])
+def test_a_stand_in_can_be_asynchronous(capture: Capture, way: str) -> None:
+    """Read, entered and closed as the stream is."""
+
+    async def open_async() -> Any:
+        return SlottedAsync(PARTS)
+
+    async def main() -> None:
+        stream = await track_tokens(open_async)()
+        if way == "with":
+            async with stream as entered:
+                assert entered is stream
+                assert len([part async for part in entered]) == 3
+            assert stream.closed == 1
+        elif way == "leave":
+            async with stream:
+                await anext(stream)
+            assert stream.closed == 1
+        elif way == "close":
+            await anext(stream)
+            await stream.aclose()
+            assert stream.closed == 1
+        elif way == "for":
+            assert len([part async for part in stream]) == 3
+        else:
+            await anext(stream)
+
+    asyncio.run(main())
+
+    event = capture.event()
+    assert event.aborted == (way in {"leave", "close", "drop"})
+    assert event.input_tokens == (0 if event.aborted else 10)
+
+
+@pytest.mark.parametrize("kind", [Request, SlottedRequest])
+@pytest.mark.parametrize("way", ["await", "enter", "task", "nested"])
+def test_what_is_awaited_or_entered_stays_what_it_is(capture: Capture, kind: Any, way: str) -> None:
+    """It can be used in every way, and counts once."""
+    track = track_tokens(track_tokens(kind)) if way == "nested" else track_tokens(kind)
+
+    async def running(request: Any) -> Any:
+        return await request
+
+    async def main() -> None:
+        request = track(response())
+        assert isinstance(request, kind)
+        if way == "enter":
+            async with request as answer:
+                assert answer == response()
+            assert request.left == 1
+        elif way == "task":
+            task = asyncio.create_task(request if kind is SlottedRequest else running(request))
+            assert await task == response()
+        else:
+            assert await request == response()
+            if kind is Request:
+                assert await request == response()
+
+    asyncio.run(main())
+
+    assert told(capture.event()) == PRICED
 
 
 @pytest.mark.parametrize("way", ["for", "next", "leave", "cancel"])
@@ -301,6 +553,44 @@ def test_context_managers_are_asked_for_what_they_gave_at_their_end(capture: Cap
     asyncio.run(main())
 
     assert told(capture.event()) == {name: value for name, value in PRICED.items() if name != "provider"}
+
+
+def test_context_managers_may_decorate(capture: Capture) -> None:
+    """Each call of the function is a use of its own, of the manager that was made for it."""
+
+    @contextmanager
+    def opening() -> Iterator[Any]:
+        yield response()
+
+    @asynccontextmanager
+    async def opening_async() -> AsyncIterator[Any]:
+        yield response()
+
+    @track_tokens(opening)()
+    def work() -> str:
+        return "done"
+
+    @track_tokens(opening_async)()
+    async def work_async() -> str:
+        return "done"
+
+    assert [work(), work(), asyncio.run(work_async())] == ["done"] * 3
+    assert list(map(told, capture.events())) == [PRICED] * 3
+
+
+def test_an_exit_stack_hands_over_to_another(capture: Capture) -> None:
+    """The other is as any other."""
+    left: list[str] = []
+    with track_tokens(ExitStack)() as stack:
+        stack.callback(left.append, "left")
+        stack.enter_context(nullcontext())
+        other = stack.pop_all()
+
+    assert left == []
+    with other:
+        pass
+    assert left == ["left"]
+    assert capture.events() == []
 
 
 def test_the_stream_inside_botos_dictionary_is_watched(capture: Capture) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import subprocess
 import sys
 import traceback
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -16,7 +18,8 @@ import pytest
 
 from tests.llm.conftest import told
 from usagekit import Recorder, bound, set_default_recorder, track_tokens
-from usagekit.llm import Usage
+from usagekit.llm import Usage, tracking
+from usagekit.llm.usage import extractors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterator
@@ -524,6 +527,25 @@ def test_an_extractor_that_raises_is_isolated(capture: Capture, monkeypatch: pyt
 
     assert track_tokens(lambda: odd)() is odd
     assert capture.errors() == {"llm: extract": 1}
+
+
+def test_types_made_at_run_time_are_let_go(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, only the latest are known; what is plain stays so."""
+    monkeypatch.setattr(tracking, "_KINDS", 20)
+    known = dict(extractors)
+
+    @track_tokens
+    def ask() -> Any:
+        return type("Answer", (), {})()
+
+    kinds = [weakref.ref(type(ask())) for _ in range(50)]
+    extractors.clear()
+    extractors.update(known)
+    gc.collect()
+
+    assert sum(kind() is None for kind in kinds) >= 30
+    assert track_tokens(str)() == ""
+    assert capture.errors() == {"llm: no usage": 51}
 
 
 def test_without_a_recorder_functions_run_undisturbed() -> None:

@@ -1,57 +1,55 @@
 """Watching streams without changing them: what a tracked function returns that is read later.
 
-The stream objects of SDKs stay the objects they are. Their class is replaced by a subclass of it that looks at what
-comes by, so that attributes, `isinstance`, `with`, `close` and helpers such as `text_stream` work as ever. Generators,
-which allow no such thing, are driven by one of ours.
+The stream objects of SDKs stay the objects they are, wherever Python allows it. Their class is replaced by a subclass
+of it that looks at what comes by, so that attributes, `isinstance`, `with`, `close` and helpers such as `text_stream`
+work as ever. What was made in C or has slots gets a stand-in, which looks at what is read through it and passes on
+everything else. Generators are driven by one of ours.
 """
 
 from __future__ import annotations
 
+import copyreg
+from collections.abc import Coroutine
+from contextlib import suppress
 from copy import copy
+from functools import partial
 from inspect import iscoroutinefunction
-from types import AsyncGeneratorType, GeneratorType
+from types import AsyncGeneratorType, GeneratorType, coroutine
 from typing import TYPE_CHECKING
 
+from usagekit import context
 from usagekit.llm import calls
-from usagekit.llm.scopes import active
+from usagekit.llm.scopes import Scope, active
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+    from contextvars import Token
     from typing import Any
 
     from usagekit.llm.calls import Call
-    from usagekit.llm.scopes import Scope
 
-__all__ = ["drive", "drive_async", "is_watched", "watch", "watch_manager"]
+    Methods = Mapping[str, Callable[[Callable[..., Any]], Callable[..., Any]]]
+    Awaited = Callable[[Scope, Awaitable[Any]], Coroutine[Any, Any, Any]]
+
+__all__ = ["drive", "drive_async", "is_watched", "let_go", "watch", "watch_manager"]
 
 _CALL = "_usagekit_call"
-_watched_kinds: dict[type, type] = {}
-_watched_managers: dict[type, type] = {}
+_KINDS = 64  # types made at run time must not be kept for ever; far more than there are kinds of streams
+_stream_kinds: dict[type, type] = {}
+_manager_kinds: dict[type, type] = {}
 
 
 def is_watched(stream: object) -> bool:
     """Tell whether a stream reports to a call already."""
-    return type(stream) in _watched or isinstance(stream, _Watched)
+    return isinstance(stream, _StandIn) or _CALL in getattr(stream, "__dict__", ())
 
 
 def watch(stream: Any, call: Call) -> Any:
     """Make a stream report to `call`; gives the same object, or a stand-in where that cannot be."""
     call.open()
-    try:
-        kind = type(stream)
-        watched = _watched_kinds.get(kind)
-        if watched is None:
-            watched = _watched_kinds[kind] = _watched_kind(kind)
-            _watched.add(watched)
-        _break_cycle(stream, kind)
-        vars(stream)[_CALL] = call
-        stream.__class__ = watched
-    except TypeError:  # slots, or made in C
-        return _Watched(stream, call)
-    return stream
-
-
-_watched: set[type] = set()
+    if "_iterator" in getattr(stream, "__dict__", ()):
+        _break_cycle(stream, type(stream))
+    return _watched(stream, call, _stream_kinds, _STREAM_METHODS)
 
 
 def _break_cycle(stream: Any, kind: type) -> None:
@@ -72,47 +70,164 @@ def _break_cycle(stream: Any, kind: type) -> None:
             vars(stream)["_iterator"] = fresh
 
 
-def _subclass(kind: Any, names: dict[str, Any]) -> type:
-    def copied(self: Any) -> Any:
-        # anthropic's streams read from a copy of themselves: the copy must not report too.
-        made = kind.__new__(kind)
-        vars(made).update((name, value) for name, value in vars(self).items() if name != _CALL)
-        return made
-
-    names |= {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-    if not hasattr(kind, "__copy__"):
-        names["__copy__"] = copied
-    made: type = type(kind)(kind.__name__, (kind,), names)
-    return made
+# Kinds: subclasses whose objects report, and stand-ins
 
 
-def _watched_kind(kind: Any) -> type:
-    """Make the subclass whose objects report what is read from them, when they end and when they are left."""
-    names: dict[str, Any] = {}
-    for name, make in (
-        ("__next__", _next),
-        ("__anext__", _anext),
-        ("__iter__", _iter),
-        ("__aiter__", _aiter),
-        ("__exit__", _leaving),
-        ("__aexit__", _leaving),
-        ("close", _leaving),
-        ("aclose", _leaving),
-    ):
+def _watched(thing: Any, call: object, kinds: dict[type, type], methods: Methods) -> Any:
+    """Make an object report to `call` by these methods; gives it, or its stand-in."""
+    if _replace_kind(thing, call, kinds, methods):
+        return thing
+    kind = type(thing)
+    stand_in = kinds.get(kind)
+    if stand_in is None or not issubclass(stand_in, _StandIn):
+        stand_in = kinds[kind] = _stand_in_for(kind, methods)
+    return stand_in(thing, call)
+
+
+def _replace_kind(thing: Any, call: object, kinds: dict[type, type], methods: Methods) -> bool:
+    kind = type(thing)
+    watched = kinds.get(kind)
+    try:
+        if watched is None:
+            if len(kinds) >= _KINDS:
+                kinds.clear()
+            watched = kinds[kind] = kind if kind in kinds.values() else _subclass(kind, methods)
+        if issubclass(watched, _StandIn):
+            return False
+        thing.__class__ = watched
+        vars(thing)[_CALL] = call
+    except Exception:  # noqa: BLE001  slots, made in C, or a class that refuses subclasses in a way of its own
+        return False
+    return True
+
+
+def _subclass(kind: Any, methods: Methods) -> type:
+    """Make the subclass whose objects report. One that was given no call is as any other object of the class."""
+    names: dict[str, Any] = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    for name, make in methods.items():
         method = getattr(kind, name, None)
         if method is not None:
             names[name] = make(method)
-    names["__del__"] = _leaving(getattr(kind, "__del__", _nothing))
-    return _subclass(kind, names)
+    if methods is _STREAM_METHODS:
+        names["__del__"] = _leaving(getattr(kind, "__del__", _nothing))
+    for name in ("__reduce_ex__", "__copy__", "__deepcopy__"):
+        if hasattr(kind, name):
+            names[name] = _copying(kind, name)
+    made: type = type(kind)(kind.__name__, (kind,), names)
+    return made
 
 
 def _nothing(_self: object) -> None:
     pass
 
 
+def _copying(kind: type, name: str) -> Callable[..., Any]:
+    """Make a method that copies or pickles: what it makes is of the original class, and reports nothing.
+
+    anthropic's streams read from a copy of themselves, which must not report too.
+    """
+    method = getattr(kind, name)
+
+    def copying(self: Any, *args: Any) -> Any:
+        watched = type(self)
+        if vars(watched).get(name) is not copying:
+            return method(self, *args)  # a further subclass, of the app's own
+        call = vars(self).pop(_CALL, None)
+        self.__class__ = kind
+        try:
+            return _apart(method(self, *args), vars(self))
+        finally:
+            self.__class__ = watched
+            if call is not None:
+                vars(self)[_CALL] = call
+
+    return copying
+
+
+def _apart(made: Any, fields: dict[str, Any]) -> Any:
+    """Give what `__reduce_ex__` made without what is of the object itself, which goes on reporting."""
+    if made is fields:
+        return dict(fields)
+    if made is copyreg.__newobj__ or made is copyreg.__newobj_ex__:  # type: ignore[attr-defined]
+        return partial(made)  # by their names, `pickle` insists on the object's class
+    return tuple(_apart(part, fields) for part in made) if type(made) is tuple else made
+
+
+def _stand_in_for(kind: Any, methods: Methods) -> type[_StandIn]:
+    """Make the class of stand-ins: it has the special methods that the class has, and no others.
+
+    Frameworks tell an asynchronous stream from others by its having `__aiter__`.
+    """
+    names: dict[str, Any] = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    for base in kind.__mro__[:-1]:
+        for name, method in vars(base).items():
+            if name[:2] == name[-2:] == "__" and callable(method) and name not in _NOT_PASSED_ON:
+                names[name] = _passing_on(name, getattr(kind, name))
+    for name, make in methods.items():
+        method = getattr(kind, name, None)
+        if method is not None:
+            names[name] = make(_passing_on(name, method))
+    if methods is _STREAM_METHODS:
+        names["__del__"] = _leaving(_nothing)
+    return type(kind.__name__, (_StandIn,), names)
+
+
+def _passing_on(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a stand-in's method: what gives the object itself gives the stand-in."""
+    if name in {"__iter__", "__aiter__"}:
+        return lambda self: method(self._usagekit_stream)  # read by a generator: no method of ours for each part
+    if name == "__aenter__":
+
+        async def enter(self: Any) -> Any:
+            entered = await method(self._usagekit_stream)
+            return self if entered is self._usagekit_stream else entered
+
+        return enter
+
+    def passing_on(self: Any, *args: Any, **kwargs: Any) -> Any:
+        stream = self._usagekit_stream
+        given = method(stream, *args, **kwargs)
+        return self if given is stream else given
+
+    return passing_on
+
+
+class _StandIn:
+    """Stands in for an object whose class cannot be replaced; what is not watched is the object's own."""
+
+    _usagekit_stream: Any
+
+    def __init__(self, stream: Any, call: object) -> None:
+        vars(self).update({"_usagekit_stream": stream, _CALL: call})
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self._usagekit_stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._usagekit_stream, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self._usagekit_stream, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._usagekit_stream, name)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self._usagekit_stream.__reduce_ex__(protocol)
+
+
+_NOT_PASSED_ON = {*vars(_StandIn), "__new__", "__del__", "__getattribute__"}
+
+
+# Streams
+
+
 def _next(method: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def __next__(self: Any) -> Any:  # noqa: N807
-        call: Call = vars(self)[_CALL]
+        call: Call | None = self.__dict__.get(_CALL)
+        if call is None:
+            return method(self)
         while True:
             try:
                 part = method(self)
@@ -130,7 +245,9 @@ def _next(method: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 def _anext(method: Callable[[Any], Any]) -> Callable[[Any], Any]:
     async def __anext__(self: Any) -> Any:  # noqa: N807
-        call: Call = vars(self)[_CALL]
+        call: Call | None = self.__dict__.get(_CALL)
+        if call is None:
+            return await method(self)
         while True:
             try:
                 part = await method(self)
@@ -148,8 +265,8 @@ def _anext(method: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 def _iter(method: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def __iter__(self: Any) -> Any:  # noqa: N807
-        inner = method(self)
-        return self if inner is self else _parts(self, inner, vars(self)[_CALL])
+        inner, call = method(self), self.__dict__.get(_CALL)
+        return inner if inner is self or call is None else _parts(self, inner, call)
 
     return __iter__
 
@@ -170,8 +287,8 @@ def _parts(_stream: object, inner: Iterator[Any], call: Call) -> Iterator[Any]:
 
 def _aiter(method: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def __aiter__(self: Any) -> Any:  # noqa: N807
-        inner = method(self)
-        return self if inner is self else _parts_async(self, inner, vars(self)[_CALL])
+        inner, call = method(self), self.__dict__.get(_CALL)
+        return inner if inner is self or call is None else _parts_async(self, inner, call)
 
     return __aiter__
 
@@ -196,7 +313,7 @@ def _leaving(method: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 return await method(self, *args)
             finally:
-                vars(self)[_CALL].left()
+                _leave(self)
 
         return leave_async
 
@@ -204,158 +321,217 @@ def _leaving(method: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return method(self, *args)
         finally:
-            vars(self)[_CALL].left()
+            _leave(self)
 
     return leave
 
 
-def watch_manager(manager: Any, scope: Scope) -> Any:
-    """Make a context manager that begins a model call when it is entered do so within `scope`.
+def _leave(stream: Any) -> None:
+    call: Call | None = stream.__dict__.get(_CALL)
+    if call is not None:
+        call.left()
 
-    What it gives on entering is watched where it is a stream, and looked at on leaving where it is not.
+
+_STREAM_METHODS: Methods = {
+    "__next__": _next,
+    "__anext__": _anext,
+    "__iter__": _iter,
+    "__aiter__": _aiter,
+    "__exit__": _leaving,
+    "__aexit__": _leaving,
+    "close": _leaving,
+    "aclose": _leaving,
+}
+
+
+# Context managers, and what is awaited
+
+
+def watch_manager(manager: Any, scope: Scope, awaited: Awaited) -> Any:
+    """Make what begins a model call when it is entered or awaited do so within `scope`; it, or a stand-in.
+
+    What it gives on entering is watched where it is a stream, and looked at on leaving where it is not. `awaited` makes
+    the coroutine that is awaited in its place; an object that can be awaited several times counts the first time.
     """
-    try:
-        kind = type(manager)
-        watched = _watched_managers.get(kind)
-        if watched is None:
-            watched = _watched_managers[kind] = _watched_manager(kind)
-            _watched.add(watched)
-        vars(manager)[_CALL] = _Entering(scope)
-        manager.__class__ = watched
-    except TypeError:
-        scope.recorder.guard.counted("llm: unwatched")
-    return manager
+    return _watched(manager, _Entering(scope, awaited), _manager_kinds, _MANAGER_METHODS)
 
 
 class _Entering:
-    """What a context manager's entering and leaving have in common."""
+    """What a context manager's entering and leaving, or an object's awaiting, have in common."""
 
-    __slots__ = ("entered", "scope")
+    __slots__ = ("_awaited", "entered", "is_begun", "running", "scope")
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, awaited: Awaited) -> None:
         self.scope = scope
         self.entered: Any = None
+        self.is_begun = False  # it is awaited, or was, or is being entered, which may await it
+        self.running: Any = None  # what takes the place of an object that is a coroutine itself
+        self._awaited = awaited
+
+    def run(self, steps: Iterator[Any]) -> Any:
+        """Give the steps of the coroutine that awaits the object, which makes these."""
+        self.is_begun = True
+        return self._awaited(self.scope, _steps(steps)).__await__()
+
+    def again(self, manager: Any) -> Any:
+        """Watch the manager that `contextlib` makes for each call of a function it decorates."""
+        recorder = self.scope.recorder
+        if not recorder.active:
+            return manager
+        return watch_manager(manager, Scope(recorder, context.current.get(), self.scope.settings), self._awaited)
 
     def got(self, entered: Any) -> None:
         """Take what entering gave."""
         scope = self.scope
-        if scope.is_busy or is_watched(entered):
-            return
-        if hasattr(entered, "__next__") or hasattr(entered, "__anext__"):
-            watch(entered, calls.Call(scope))
-        else:
-            self.entered = entered
+        try:
+            if scope.is_busy or is_watched(entered):
+                return
+            if hasattr(entered, "__next__") or hasattr(entered, "__anext__"):
+                watch(entered, calls.Call(scope))
+            else:
+                self.entered = entered
+        except Exception as error:  # noqa: BLE001  nothing may reach the host
+            scope.recorder.guard.caught("llm: extract", error)
 
     def leave(self, error: BaseException | None) -> None:
         """Look at what was entered, which knows its usage by now."""
         scope, entered, self.entered = self.scope, self.entered, None
         if entered is not None and not scope.is_busy:
             scope.returned_safely(entered)
-        if error is not None:
-            scope.failed(error)
+        try:
+            if error is not None:
+                scope.failed(error)
+        except Exception as mistake:  # noqa: BLE001  nothing may reach the host
+            scope.recorder.guard.caught("llm: failed", mistake)
         scope.end()
 
 
-def _watched_manager(kind: Any) -> type:
-    names: dict[str, Any] = {}
-    if hasattr(kind, "__enter__"):
-        enter, leave = kind.__enter__, kind.__exit__
-
-        def __enter__(self: Any) -> Any:  # noqa: N807
-            entering: _Entering = vars(self)[_CALL]
-            token = active.set(entering.scope)
-            try:
-                entered = enter(self)
-            except BaseException as error:
-                entering.leave(error)
-                raise
-            finally:
-                active.reset(token)
-            entering.got(entered)
-            return entered
-
-        def __exit__(self: Any, *error: Any) -> Any:  # noqa: N807
-            entering: _Entering = vars(self)[_CALL]
-            token = active.set(entering.scope)
-            try:
-                return leave(self, *error)
-            finally:
-                active.reset(token)
-                entering.leave(error[1])
-
-        names |= {"__enter__": __enter__, "__exit__": __exit__}
-    if hasattr(kind, "__aenter__"):
-        enter_async, leave_async = kind.__aenter__, kind.__aexit__
-
-        async def __aenter__(self: Any) -> Any:  # noqa: N807
-            entering: _Entering = vars(self)[_CALL]
-            token = active.set(entering.scope)
-            try:
-                entered = await enter_async(self)
-            except BaseException as error:
-                entering.leave(error)
-                raise
-            finally:
-                active.reset(token)
-            entering.got(entered)
-            return entered
-
-        async def __aexit__(self: Any, *error: Any) -> Any:  # noqa: N807
-            entering: _Entering = vars(self)[_CALL]
-            token = active.set(entering.scope)
-            try:
-                return await leave_async(self, *error)
-            finally:
-                active.reset(token)
-                entering.leave(error[1])
-
-        names |= {"__aenter__": __aenter__, "__aexit__": __aexit__}
-    return _subclass(kind, names)
+@coroutine
+def _steps(steps: Iterator[Any]) -> Generator[Any, Any, Any]:
+    return (yield from steps)
 
 
-class _Watched:
-    """Stands in for a stream whose class cannot be replaced; everything but reading is the stream's own."""
+def let_go(token: Token[Scope | None]) -> None:
+    """Take a scope out of force that was put in force before something was awaited."""
+    with suppress(ValueError):  # a task that is destroyed is closed in another context than it ran in
+        active.reset(token)
 
-    def __init__(self, stream: Any, call: Call) -> None:
-        self._stream = stream
-        self._usagekit_call = call
 
-    @property
-    def __class__(self) -> type:
-        return type(self._stream)
+def _entering(method: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def __enter__(self: Any) -> Any:  # noqa: N807
+        entering: _Entering | None = self.__dict__.get(_CALL)
+        if entering is None:
+            return method(self)
+        token = active.set(entering.scope)
+        try:
+            entered = method(self)
+        except BaseException as error:
+            entering.leave(error)
+            raise
+        finally:
+            let_go(token)
+        entering.got(entered)
+        return entered
 
-    @__class__.setter
-    def __class__(self, kind: type) -> None:
-        raise TypeError
+    return __enter__
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
 
-    def __iter__(self) -> Iterator[Any]:
-        return _parts(self, iter(self._stream), self._usagekit_call)
+def _exiting(method: Callable[..., Any]) -> Callable[..., Any]:
+    def __exit__(self: Any, *error: Any) -> Any:  # noqa: N807
+        entering: _Entering | None = self.__dict__.get(_CALL)
+        if entering is None:
+            return method(self, *error)
+        token = active.set(entering.scope)
+        try:
+            return method(self, *error)
+        finally:
+            let_go(token)
+            entering.leave(error[1])
 
-    def __next__(self) -> Any:
-        return _next(lambda watched: next(watched._stream))(self)  # noqa: SLF001  its own
+    return __exit__
 
-    def __aiter__(self) -> AsyncIterator[Any]:
-        return _parts_async(self, aiter(self._stream), self._usagekit_call)
 
-    async def __anext__(self) -> Any:
-        return await _anext(lambda watched: anext(watched._stream))(self)  # noqa: SLF001  its own
+def _entering_async(method: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    async def __aenter__(self: Any) -> Any:  # noqa: N807
+        entering: _Entering | None = self.__dict__.get(_CALL)
+        if entering is None:
+            return await method(self)
+        token = active.set(entering.scope)
+        was_begun, entering.is_begun = entering.is_begun, True
+        try:
+            entered = await method(self)
+        except BaseException as error:
+            entering.leave(error)
+            raise
+        finally:
+            entering.is_begun = was_begun
+            let_go(token)
+        entering.got(entered)
+        return entered
 
-    def __enter__(self) -> Any:
-        entered = self._stream.__enter__()
-        return self if entered is self._stream else entered
+    return __aenter__
 
-    def __exit__(self, *error: object) -> Any:
-        return _leaving(lambda watched, *args: watched._stream.__exit__(*args))(self, *error)  # noqa: SLF001  its own
 
-    def close(self) -> Any:
-        """Close the stream; it is left then."""
-        return _leaving(lambda watched: watched._stream.close())(self)  # noqa: SLF001  its own
+def _exiting_async(method: Callable[..., Any]) -> Callable[..., Any]:
+    async def __aexit__(self: Any, *error: Any) -> Any:  # noqa: N807
+        entering: _Entering | None = self.__dict__.get(_CALL)
+        if entering is None:
+            return await method(self, *error)
+        token = active.set(entering.scope)
+        try:
+            return await method(self, *error)
+        finally:
+            let_go(token)
+            entering.leave(error[1])
 
-    def __del__(self) -> None:
-        self._usagekit_call.left()
+    return __aexit__
+
+
+def _recreating(method: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def _recreate_cm(self: Any) -> Any:
+        manager = method(self)
+        entering: _Entering | None = self.__dict__.get(_CALL)
+        return manager if entering is None or manager is self else entering.again(manager)
+
+    return _recreate_cm
+
+
+def _awaiting(method: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def __await__(self: Any) -> Any:  # noqa: N807
+        steps = method(self)
+        entering: _Entering | None = self.__dict__.get(_CALL)
+        return steps if entering is None or entering.is_begun else entering.run(steps)
+
+    return __await__
+
+
+def _sending(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make the method by which a task runs what is a coroutine itself, as the requests of aiohttp are."""
+
+    def sending(method: Callable[..., Any]) -> Callable[..., Any]:
+        def send(self: Any, *args: Any) -> Any:
+            entering: _Entering | None = self.__dict__.get(_CALL)
+            if entering is None or not isinstance(self, Coroutine):
+                return method(self, *args)
+            if not entering.is_begun:
+                entering.running = self.__await__()
+            return method(self, *args) if entering.running is None else getattr(entering.running, name)(*args)
+
+        return send
+
+    return sending
+
+
+_MANAGER_METHODS: Methods = {
+    "__enter__": _entering,
+    "__exit__": _exiting,
+    "__aenter__": _entering_async,
+    "__aexit__": _exiting_async,
+    "__await__": _awaiting,
+    "send": _sending("send"),
+    "throw": _sending("throw"),
+    "_recreate_cm": _recreating,
+}
 
 
 # Generators

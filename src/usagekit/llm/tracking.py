@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Coroutine
 from functools import partial, update_wrapper, wraps
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from sys import modules
@@ -30,8 +30,10 @@ else:
 
 __all__ = ["ModelCall", "track_tokens"]
 
-_PLAIN, _RESPONSE, _STREAM, _GENERATOR, _ASYNC_GENERATOR, _FUTURE, _AWAITABLE, _MANAGER, _RAW = range(9)
-_roles: dict[type, int] = dict.fromkeys((str, bytes, int, float, bool, type(None), list, tuple, set, frozenset), _PLAIN)
+_PLAIN, _RESPONSE, _STREAM, _GENERATOR, _ASYNC_GENERATOR, _FUTURE, _COROUTINE, _AWAITABLE, _MANAGER, _RAW = range(10)
+_plain: dict[type, int] = dict.fromkeys((str, bytes, int, float, bool, type(None), list, tuple, set, frozenset), _PLAIN)
+_roles: dict[type, int] = dict(_plain)
+_KINDS = 256  # types made at run time must not be kept for ever; far more than there are kinds of results
 
 
 def _role_of(kind: type) -> int:
@@ -46,13 +48,16 @@ def _role_of(kind: type) -> int:
     elif hasattr(kind, "add_done_callback"):
         role = _FUTURE
     elif hasattr(kind, "__await__"):
-        role = _AWAITABLE
+        role = _COROUTINE if issubclass(kind, Coroutine) and not hasattr(kind, "__aenter__") else _AWAITABLE
     elif hasattr(kind, "http_response") or (hasattr(kind, "parse") and hasattr(kind, "http_request")):
         role = _RAW
     elif (hasattr(kind, "__enter__") or hasattr(kind, "__aenter__")) and (
         is_known(kind) or kind.__module__ == "contextlib"
     ):
         role = _MANAGER
+    if len(_roles) >= _KINDS:
+        _roles.clear()
+        _roles.update(_plain)
     _roles[kind] = role
     return role
 
@@ -120,19 +125,19 @@ def _finish_later(scope: Scope, result: Any, role: int) -> Any:
     if role == _FUTURE:
         result.add_done_callback(partial(_finish_future, scope))
         return result
-    if role == _AWAITABLE:
+    if role == _COROUTINE:
         return _finish_awaitable(scope, result)
     if role == _RAW:
         if not scope.is_busy and not iscoroutinefunction(type(result).parse):
             return _finish_raw(scope, result, result.parse())
         scope.end()
         return result
-    if streams.is_watched(result) or (scope.tapped is not None and scope.is_busy):
+    if streams.is_watched(result) or (role != _AWAITABLE and scope.tapped is not None and scope.is_busy):
         scope.came_to_light()
         scope.end()
         return result
-    if role == _MANAGER:
-        return streams.watch_manager(result, scope)
+    if role in {_MANAGER, _AWAITABLE}:
+        return streams.watch_manager(result, scope, _finish_awaitable)
     watched = streams.watch(result, Call(scope, scope.begun_ns))
     scope.end()
     return watched
@@ -173,7 +178,7 @@ async def _finish_awaitable(scope: Scope, awaitable: Any) -> Any:
         _fail(scope, error)
         raise
     finally:
-        active.reset(token)
+        streams.let_go(token)
     return _finish(scope, result)
 
 
@@ -426,8 +431,7 @@ class ModelCall:
         scope = self._scope
         if scope is None:
             return
-        with suppress(ValueError):  # left in another context than it was entered in, as generators may be
-            active.reset(self._token)
+        streams.let_go(self._token)
         try:
             self._record()
             if error is None:
