@@ -11,6 +11,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import AsyncIterable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Self
 
@@ -457,6 +458,34 @@ def test_a_stand_in_can_be_asynchronous(capture: Capture, way: str) -> None:
     event = capture.event()
     assert event.aborted == (way in {"leave", "close", "drop"})
     assert event.input_tokens == (0 if event.aborted else 10)
+
+
+@pytest.mark.parametrize("kind", [Slotted, SelfIterator, lambda parts: (part for part in parts)])
+def test_what_a_future_gives_is_watched(capture: Capture, kind: Any) -> None:
+    """Whoever asks for it gets the same, before and after it is looked at."""
+    with ThreadPoolExecutor(1) as pool:
+        future = track_tokens(track_tokens(lambda: pool.submit(kind, PARTS)))()
+        stream = future.result()
+
+    assert future.result() is stream
+    assert len(list(stream)) == 3
+    assert told(capture.event()) == PRICED
+
+
+def test_what_a_task_gives_stays_what_it_is(capture: Capture) -> None:
+    """A stream that would need a stand-in cannot be seen; that is counted, and no tokens are made up."""
+
+    async def opening(kind: Any) -> Any:
+        return kind(PARTS)
+
+    async def main(kind: Any) -> int:
+        return len(list(await track_tokens(lambda: asyncio.ensure_future(opening(kind)))()))
+
+    for kind in (SelfIterator, Slotted, lambda parts: (part for part in parts)):
+        assert asyncio.run(main(kind)) == 3
+
+    assert told(capture.event()) == PRICED
+    assert capture.errors() == {"llm: unwatched": 2}
 
 
 @pytest.mark.parametrize("kind", [Request, SlottedRequest])

@@ -124,6 +124,42 @@ def test_futures_are_recorded_when_they_are_done(capture: Capture) -> None:
     assert told(capture.event()) == PRICED
 
 
+def test_a_task_that_is_cancelled_is_aborted(capture: Capture) -> None:
+    """As a coroutine function's call would be."""
+
+    async def main() -> None:
+        task = track_tokens(lambda: asyncio.ensure_future(asyncio.sleep(60)))()
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+
+    assert told(capture.event()) == {"status": 499, "aborted": True}
+
+
+def test_asyncio_still_reports_an_exception_that_nobody_retrieves(capture: Capture) -> None:
+    """Looking at it is not retrieving it."""
+    messages: list[str] = []
+
+    async def failing() -> None:
+        raise OSError
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, about: messages.append(about["message"]))
+        task = track_tokens(lambda: asyncio.ensure_future(failing()))()
+        await asyncio.wait([task])
+        await asyncio.sleep(0)
+        del task
+        gc.collect()
+
+    asyncio.run(main())
+
+    assert messages == ["Task exception was never retrieved"]
+    assert told(capture.event()) == {"status": 599}
+
+
 def test_generators_are_recorded_at_their_end(capture: Capture) -> None:
     """Chunks come through as they are, what is sent and returned too; the last usage counts."""
     sent: list[Any] = []

@@ -31,12 +31,13 @@ if TYPE_CHECKING:
     Methods = Mapping[str, Callable[[Callable[..., Any]], Callable[..., Any]]]
     Awaited = Callable[[Scope, Awaitable[Any]], Coroutine[Any, Any, Any]]
 
-__all__ = ["drive", "drive_async", "is_watched", "let_go", "watch", "watch_manager"]
+__all__ = ["dismiss", "drive", "drive_async", "is_watched", "let_go", "watch", "watch_future", "watch_manager"]
 
 _CALL = "_usagekit_call"
 _KINDS = 64  # types made at run time must not be kept for ever; far more than there are kinds of streams
 _stream_kinds: dict[type, type] = {}
 _manager_kinds: dict[type, type] = {}
+_future_kinds: dict[type, type] = {}
 
 
 def is_watched(stream: object) -> bool:
@@ -50,6 +51,11 @@ def watch(stream: Any, call: Call) -> Any:
     if "_iterator" in getattr(stream, "__dict__", ()):
         _break_cycle(stream, type(stream))
     return _watched(stream, call, _stream_kinds, _STREAM_METHODS)
+
+
+def dismiss(stand_in: object) -> None:
+    """Let a stand-in that nobody will get report nothing."""
+    calls.forget(vars(stand_in).pop(_CALL))
 
 
 def _break_cycle(stream: Any, kind: type) -> None:
@@ -532,6 +538,22 @@ _MANAGER_METHODS: Methods = {
     "throw": _sending("throw"),
     "_recreate_cm": _recreating,
 }
+
+
+# Futures
+
+
+def watch_future(future: Any, take: Callable[[Any], Any]) -> bool:
+    """Make a future give what `take` makes of its result; False where its class cannot be replaced."""
+    return _replace_kind(future, take, _future_kinds, {"result": _taking})
+
+
+def _taking(method: Callable[..., Any]) -> Callable[..., Any]:
+    def result(self: Any, *args: Any, **kwargs: Any) -> Any:
+        given, take = method(self, *args, **kwargs), self.__dict__.get(_CALL)
+        return given if take is None else take(given)
+
+    return result
 
 
 # Generators

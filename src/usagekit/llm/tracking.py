@@ -6,6 +6,8 @@ from collections.abc import Coroutine
 from functools import partial, update_wrapper, wraps
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from sys import modules
+from threading import RLock
+from time import perf_counter_ns
 from types import AsyncGeneratorType, GeneratorType, MethodType
 from typing import TYPE_CHECKING, TypeVar, overload
 
@@ -123,8 +125,7 @@ def _finish_later(scope: Scope, result: Any, role: int) -> Any:
     if role == _ASYNC_GENERATOR:
         return result if _is_driven(result) else streams.drive_async(result, scope)
     if role == _FUTURE:
-        result.add_done_callback(partial(_finish_future, scope))
-        return result
+        return _finish_future(scope, result)
     if role == _COROUTINE:
         return _finish_awaitable(scope, result)
     if role == _RAW:
@@ -160,14 +161,91 @@ def _finish_raw(scope: Scope, raw: Any, parsed: Any) -> Any:
     return raw
 
 
-def _finish_future(scope: Scope, future: Any) -> None:
-    if future.cancelled():
-        return
-    error = future.exception()
-    if error is None:
-        _finish(scope, future.result())
-    else:
-        _fail(scope, error)
+def _finish_future(scope: Scope, future: Any) -> Any:
+    """Look at what a future gives, when it is done or asked for it, whichever is first."""
+    if streams.is_watched(future):
+        scope.came_to_light()
+        scope.end()
+        return future
+    if hasattr(type(future), "_asyncio_future_blocking"):
+        future.add_done_callback(partial(_finish_task, scope))
+        return future
+    taking = _Taking(scope)
+    if "concurrent.futures" in modules and isinstance(future, modules["concurrent.futures"].Future):
+        taking.is_given = streams.watch_future(future, taking.take)
+    future.add_done_callback(taking.done)
+    return future
+
+
+class _Taking:
+    """What a future gives, looked at once, though it is asked for in several threads."""
+
+    __slots__ = ("_given", "_lock", "_scope", "is_given")
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self._lock = RLock()
+        self._given: Any = _UNKNOWN
+        self.is_given = False
+
+    def take(self, result: Any) -> Any:
+        """Look at the result, and give what its caller gets."""
+        with self._lock:
+            if self._given is _UNKNOWN:
+                self._given = _finish(self._scope, result)
+            return self._given
+
+    def done(self, future: Any) -> None:
+        """Look at what became of the future."""
+        scope = self._scope
+        try:
+            if future.cancelled():  # before it began: nothing was called
+                return
+            error = future.exception()
+            if error is not None:
+                _fail(scope, error)
+            elif self.is_given:
+                future.result()
+            else:
+                _finish_as_it_is(scope, future.result())
+        except Exception as mistake:  # noqa: BLE001  nothing may reach the host
+            scope.recorder.guard.caught("llm: extract", mistake)
+
+
+_UNKNOWN = object()
+
+
+def _finish_task(scope: Scope, future: Any) -> None:
+    """Look at what became of a future of asyncio's, which gives its result as it is."""
+    try:
+        if future.cancelled():
+            from asyncio import CancelledError
+
+            _fail(scope, CancelledError())
+        # Asking by `exception()` would keep asyncio from reporting one that nobody retrieves.
+        elif future._exception is not None:  # noqa: SLF001
+            _fail(scope, future._exception)  # noqa: SLF001
+        else:
+            _finish_as_it_is(scope, future.result())
+    except Exception as mistake:  # noqa: BLE001  nothing may reach the host
+        scope.recorder.guard.caught("llm: extract", mistake)
+
+
+def _finish_as_it_is(scope: Scope, result: Any) -> None:
+    """Look at a result in whose place nothing else can be given."""
+    kind = type(result)
+    role = _roles.get(kind)
+    if role is None:
+        role = _role_of(kind)
+    if role not in {_GENERATOR, _ASYNC_GENERATOR, _COROUTINE} or _is_driven(result):
+        given = _finish(scope, result)
+        if given is result:
+            return
+        streams.dismiss(given)
+    scope.recorder.guard.counted("llm: unwatched")
+    if scope.settings.names_a_model:
+        scope.record(Usage(), scope.begun_ns, perf_counter_ns())
+    scope.end()
 
 
 async def _finish_awaitable(scope: Scope, awaitable: Any) -> Any:
