@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import inspect
+import pickle
 import subprocess
 import sys
 import traceback
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
+from contextvars import copy_context
 from functools import partial
+from types import coroutine
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -160,6 +164,80 @@ def test_asyncio_still_reports_an_exception_that_nobody_retrieves(capture: Captu
     assert told(capture.event()) == {"status": 599}
 
 
+@pytest.mark.parametrize("way", ["coroutine", "awaitable", "generator", "enter", "exit"])
+def test_what_ends_in_another_context_ends_as_it_would(capture: Capture, way: str) -> None:
+    """A task that is left behind is closed in another context than its own."""
+
+    @coroutine
+    def never() -> Iterator[None]:
+        yield
+
+    async def wait() -> None:
+        await never()
+
+    @track_tokens
+    async def generate() -> AsyncIterator[Any]:
+        yield response()
+        await wait()
+
+    @asynccontextmanager
+    async def manage() -> AsyncIterator[Any]:
+        if way == "enter":
+            await wait()
+        yield response()
+        await wait()
+
+    async def run() -> None:
+        if way == "coroutine":
+            await track_tokens(wait)()
+        elif way == "awaitable":
+            await track_tokens(lambda: wait())()  # noqa: PLW0108  the lambda is what is tested
+        elif way == "generator":
+            async for _ in generate():
+                pass
+        else:
+            async with track_tokens(manage)():
+                pass
+
+    running = run()
+    copy_context().run(running.send, None)
+
+    with pytest.raises(asyncio.CancelledError):
+        running.throw(asyncio.CancelledError())
+    event = capture.event()
+    assert event.status == (200 if way in {"generator", "exit"} else 499)
+    assert event.aborted == (way != "exit")
+
+
+def test_a_raw_response_that_is_parsed_by_awaiting_is_parsed(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a coroutine function gives it or an awaitable, also the first of its kind."""
+    monkeypatch.setattr("usagekit._guard.reraise", False)
+
+    class Raw:
+        http_response = None
+
+        async def parse(self) -> Any:
+            await asyncio.sleep(0)
+            return response()
+
+    class Unreadable(Raw):
+        async def parse(self) -> Any:
+            raise ValueError
+
+    async def ask(kind: type[Raw]) -> Raw:
+        return kind()
+
+    async def main() -> None:
+        for track in (track_tokens(ask), track_tokens(lambda kind: ask(kind))):  # noqa: PLW0108  the lambda is what is tested
+            assert type(await track(Raw)) is Raw
+        assert type(await track_tokens(ask)(Unreadable)) is Unreadable
+
+    asyncio.run(main())
+
+    assert list(map(told, capture.events())) == [PRICED, PRICED]
+    assert capture.errors() == {"llm: extract": 1}
+
+
 def test_generators_are_recorded_at_their_end(capture: Capture) -> None:
     """Chunks come through as they are, what is sent and returned too; the last usage counts."""
     sent: list[Any] = []
@@ -208,6 +286,48 @@ def test_exceptions_thrown_into_a_generator_reach_it(capture: Capture) -> None:
     assert generator.throw(KeyError("x")) == response()  # type: ignore[attr-defined]
     assert list(generator) == []
     assert told(capture.event()) == PRICED
+
+
+@pytest.mark.usefixtures("capture")
+@pytest.mark.parametrize("is_caught", [True, False])
+def test_exceptions_thrown_into_a_generator_are_not_kept(is_caught: bool) -> None:  # noqa: FBT001  a parameter
+    """They are gone when their last user is, without the garbage collector."""
+
+    class Thrown(Exception):  # noqa: N818
+        pass
+
+    @track_tokens
+    def stream() -> Iterator[Any]:
+        with suppress(Thrown if is_caught else KeyError):
+            yield response(usage=None)
+        yield response()
+
+    generator: Any = stream()
+    next(generator)
+    error = Thrown()
+    gone = weakref.ref(error)
+    gc.disable()
+    try:
+        with suppress(Thrown):
+            generator.throw(error)
+        del error
+
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+@track_tokens
+def module_level_stream() -> Iterator[Any]:
+    """Give one response."""
+    yield response()
+
+
+@pytest.mark.usefixtures("capture")
+def test_generator_functions_can_be_pickled_and_copied() -> None:
+    """By their names, as functions are."""
+    assert pickle.loads(pickle.dumps(module_level_stream)) is module_level_stream  # noqa: S301  its own
+    assert copy.deepcopy(module_level_stream) is module_level_stream
 
 
 @pytest.mark.parametrize("leave", ["close", "drop"])

@@ -578,6 +578,7 @@ def drive(generator: Generator[Any, Any, Any], scope: Scope) -> Generator[Any, A
             raise
         finally:
             leave(token)
+            value = None  # an exception thrown in refers to this frame
         saw(part)
         try:
             value = yield part
@@ -612,7 +613,11 @@ async def drive_async(generator: AsyncGenerator[Any, Any], scope: Scope) -> Asyn
             yields.raised(error)
             raise
         finally:
-            leave(token)
+            value = None
+            try:  # noqa: SIM105  as `let_go` does, which takes longer
+                leave(token)
+            except ValueError:
+                pass
         saw(part)
         try:
             value = yield part
@@ -622,7 +627,7 @@ async def drive_async(generator: AsyncGenerator[Any, Any], scope: Scope) -> Asyn
             try:
                 await generator.aclose()
             finally:
-                leave(token)
+                let_go(token)
                 yields.dropped()
             raise
         except BaseException as error:  # noqa: BLE001  the generator's business, as it came

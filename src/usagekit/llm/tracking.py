@@ -130,7 +130,7 @@ def _finish_later(scope: Scope, result: Any, role: int) -> Any:
         return _finish_awaitable(scope, result)
     if role == _RAW:
         if not scope.is_busy and not iscoroutinefunction(type(result).parse):
-            return _finish_raw(scope, result, result.parse())
+            _finish(scope, result.parse())
         scope.end()
         return result
     if streams.is_watched(result) or (role != _AWAITABLE and scope.tapped is not None and scope.is_busy):
@@ -155,10 +155,17 @@ _ASYNC_GENERATOR_CODE = streams.drive_async.__code__
 _DRIVERS = {_GENERATOR_CODE, _ASYNC_GENERATOR_CODE}
 
 
-def _finish_raw(scope: Scope, raw: Any, parsed: Any) -> Any:
-    # What it parsed it keeps, and gives to its caller: watching that object is enough.
-    _finish(scope, parsed)
-    return raw
+async def _finish_parsing(scope: Scope, result: Any) -> None:
+    """Look at what a raw response is parsed to, where parsing is awaited and no watched client saw it."""
+    kind = type(result)
+    try:
+        role = _roles.get(kind)
+        if role is None:
+            role = _role_of(kind)
+        if role == _RAW and not scope.is_busy and iscoroutinefunction(kind.parse):
+            _finish(scope, await result.parse())
+    except Exception as error:  # noqa: BLE001  nothing may reach the host
+        scope.recorder.guard.caught("llm: extract", error)
 
 
 def _finish_future(scope: Scope, future: Any) -> Any:
@@ -252,6 +259,8 @@ async def _finish_awaitable(scope: Scope, awaitable: Any) -> Any:
     token = active.set(scope)
     try:
         result = await awaitable
+        if _roles.get(type(result), _RAW) == _RAW:
+            await _finish_parsing(scope, result)
     except BaseException as error:
         _fail(scope, error)
         raise
@@ -323,13 +332,16 @@ def _tracked_coroutine(function: Any, tracker: _Tracker) -> Any:
         token = active.set(scope)
         try:
             result = await function(*args, **kwargs)
-            if _roles.get(type(result)) == _RAW and not scope.is_busy and iscoroutinefunction(type(result).parse):
-                return _finish_raw(scope, result, await result.parse())
+            if _roles.get(type(result), _RAW) == _RAW:
+                await _finish_parsing(scope, result)
         except BaseException as error:
             _fail(scope, error)
             raise
         finally:
-            active.reset(token)
+            try:  # noqa: SIM105  as `let_go` does, which takes longer
+                active.reset(token)
+            except ValueError:
+                pass
         return _finish(scope, result)
 
     return tracked
@@ -354,6 +366,9 @@ class _GeneratorFunction:
         generator = self._function(*args, **kwargs)
         scope = self._tracker.begin(args, kwargs)
         return generator if scope is None else self._drive(generator, scope)
+
+    def __reduce__(self) -> str:
+        return str(getattr(self, "__qualname__", ""))  # pickled by its name, as a function is
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else MethodType(self, instance)
@@ -416,7 +431,8 @@ def track_tokens(
         recorder: which records; None = the request's, else the default one. Without any the function runs undisturbed.
         dimensions: values of the recorder's own dimensions.
 
-    Options other than the last three may be callables; they are called with the function's own arguments when it is.
+    Options other than `stream_usage` and `recorder` may be callables, a dimension's value too; they are called with the
+    function's own arguments when it is.
     """
     check_recorder("recorder", recorder)
     check_switch("stream_usage", stream_usage)
