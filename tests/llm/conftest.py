@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _direct(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Talk to loopback directly, and remember no refusal of another test's server."""
+    """Talk to loopback directly, and remember nothing of another test's server."""
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     clients.refusing.clear()
+    clients.taking.clear()
     monkeypatch.setattr("usagekit._guard.reraise", True)
 
 

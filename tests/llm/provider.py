@@ -1,7 +1,8 @@
 """A model provider on loopback: OpenAI's and Anthropic's wire formats, as far as the tests need them.
 
 What it does is chosen by the model's name: `"fails-429"` answers with that status, `"refuses-usage"` knows no
-`stream_options`, `"breaks"` ends a stream in the middle, `"slow"` waits between chunks until it is let go.
+`stream_options`, `"breaks"` ends a stream in the middle, `"slow"` waits between chunks until it is let go. The user
+`"bad"` is refused whatever the model is.
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ class Provider:
         model = body.get("model", "")
         if model.startswith("fails-"):
             self._send(handler, int(model[6:]), {"error": {"message": "no", "type": "no"}})
+        elif body.get("user") == "bad":
+            self._send(handler, 400, {"error": {"message": "Invalid image.", "param": None}})
         elif model == "refuses-usage" and "stream_options" in body:
             self._send(handler, 400, {"error": {"message": "Unrecognized request argument: stream_options"}})
         elif model == "breaks" and body.get("stream"):

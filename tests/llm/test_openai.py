@@ -185,13 +185,48 @@ def test_asking_can_be_switched_off(
 def test_a_server_that_refuses_is_asked_again_without(
     capture: Capture, client: openai.OpenAI, provider: Provider
 ) -> None:
-    """Once; from then on its host is not asked for it."""
+    """Once; from then on this model of its host is not asked for it."""
     for _ in range(2):
         assert len(list(track_tokens(ask)(client, model="refuses-usage", stream=True))) == 5
 
     asked = ["stream_options" in body for _, body in provider.requests]
     assert asked == [True, False, False]
     assert [event.status for event in capture.events()] == [200, 200]
+
+
+def test_a_bad_request_is_no_refusal_of_the_usage(capture: Capture, client: openai.OpenAI, provider: Provider) -> None:
+    """It fails as it would have, and what comes after it is asked for its usage as before."""
+    stream = track_tokens(ask)
+
+    with pytest.raises(openai.BadRequestError):
+        stream(client, stream=True, user="bad")  # nobody knows yet whether it was for what we asked
+    list(stream(client, stream=True))
+    with pytest.raises(openai.BadRequestError):
+        stream(client, stream=True, user="bad")
+    list(stream(client, stream=True))
+
+    asked = [("stream_options" in body, body.get("user")) for _, body in provider.requests]
+    assert asked == [(True, "bad"), (False, "bad"), (True, None), (True, "bad"), (True, None)]
+    refused = {"status": 400, "provider": "openai", "model": "gpt-5-mini"}
+    assert [told(event) for event in capture.events()] == [refused, CHAT, refused, CHAT]
+
+
+def test_an_asynchronous_bad_request_is_no_refusal_either(capture: Capture, provider: Provider) -> None:
+    """The same for the other client."""
+
+    @track_tokens
+    async def stream(**options: Any) -> list[Any]:
+        async with openai_async(provider) as client:
+            chunks = await client.chat.completions.create(model="gpt-5-mini", messages=MESSAGES, stream=True, **options)
+            return [chunk async for chunk in chunks]
+
+    for _ in range(2):
+        assert len(asyncio.run(stream())) == 5
+        with pytest.raises(openai.BadRequestError):
+            asyncio.run(stream(user="bad"))
+
+    assert ["stream_options" in body for _, body in provider.requests] == [True] * 4
+    assert [event.input_tokens for event in capture.events()] == [120, 0, 120, 0]
 
 
 def test_text_collected_from_a_stream_is_the_text(capture: Capture, client: openai.OpenAI) -> None:

@@ -6,6 +6,7 @@ imported for it: what an app did not import, it does not call.
 
 Chat streams of OpenAI's own client are asked for their usage on the way (`stream_options.include_usage`), and the extra
 chunk that tells it is kept from the caller, unless the caller asked. A server that refuses it is asked again without.
+It refuses where the same request is answered once that is left out; most bad requests are bad for other reasons.
 """
 
 from __future__ import annotations
@@ -74,9 +75,11 @@ loaded = -1
 """How many modules there were when they were last looked through."""
 
 _watched: set[str] = set()
-refusing: set[str] = set()
-"""Hosts that do not know `include_usage`."""
-_REMEMBERED_HOSTS = 256
+refusing: set[tuple[str, str]] = set()
+"""Hosts and their models that answered only when `include_usage` was left out."""
+taking: set[tuple[str, str]] = set()
+"""Those that answered when asked for it: what they refuse, they refuse for something else."""
+_REMEMBERED = 256
 
 
 def watch_clients() -> None:
@@ -170,7 +173,7 @@ def _begun(scope: Scope, client: Any, options: Any, name: str) -> _Attempt | Non
 class _Attempt:
     """One request of a watched client, with whatever retries the client makes of it."""
 
-    __slots__ = ("_client", "_given", "_is_seen", "call", "options", "scope")
+    __slots__ = ("_asked", "_client", "_given", "_is_seen", "call", "options", "scope")
 
     def __init__(self, scope: Scope, client: Any, options: Any, name: str, *, is_lookup: bool) -> None:
         self.scope = scope
@@ -181,6 +184,7 @@ class _Attempt:
             scope.tapped = []
         self._client = client
         self._given = options
+        self._asked: tuple[str, str] | None = None  # the host and model that are asked for their usage
         self._is_seen = False
         self.options = copy.copy(options)
         self._watch_parsing()
@@ -192,6 +196,7 @@ class _Attempt:
         call.usage.provider = provider_of(client, name)
         if name == "openai" and scope.settings.stream_usage and self._may_ask(body):
             call.hides = True
+            self._asked = str(client.base_url), call.usage.model
             self.options.json_data = {**body, "stream_options": {**(body.get("stream_options") or {}), **_ASKED}}
 
     def _may_ask(self, body: Any) -> bool:
@@ -202,7 +207,7 @@ class _Attempt:
             and "include_usage" not in (body.get("stream_options") or {})
             and str(self._given.url).rstrip("/").endswith("completions")
             and "stream_options" not in (getattr(self._given, "extra_json", None) or {})
-            and str(self._client.base_url) not in refusing
+            and (str(self._client.base_url), self.call.usage.model) not in refusing
             and os.environ.get("USAGEKIT_STREAM_USAGE") != "0"
         )
 
@@ -222,16 +227,23 @@ class _Attempt:
         if not self.call.hides or status_of(error) not in {400, 422}:
             return False
         parameter = getattr(error, "param", None)
-        return not parameter or "stream_options" in str(parameter) or "include_usage" in str(parameter)
+        told = str(parameter or error)
+        if "stream_options" in told or "include_usage" in told:
+            return True
+        return not parameter and self._asked not in taking
 
     def without_asking(self) -> Any:
         """Give the request as the caller made it."""
         self.call.hides = False
         self.options = copy.copy(self._given)
         self._watch_parsing()
-        if len(refusing) < _REMEMBERED_HOSTS:
-            refusing.add(str(self._client.base_url))
         return self.options
+
+    def _learn(self, asked: tuple[str, str]) -> None:
+        """Remember what an answer shows: whether who was asked for the usage takes that."""
+        known = taking if self.call.hides else refusing
+        if len(known) < _REMEMBERED:
+            known.add(asked)
 
     def failed(self, error: BaseException) -> None:
         """Record a request that failed, unless it was answered and only parsing it failed."""
@@ -262,11 +274,15 @@ class _Attempt:
 
     def gave(self, result: Any) -> None:
         """Take what the request gave, where it is a raw response that nobody parsed yet."""
+        if self._asked is not None:
+            self._learn(self._asked)
         if not self._is_seen:
             self._guarded(self._parse, result)
 
     async def gave_async(self, result: Any) -> None:
         """Do the same where parsing may have to be awaited."""
+        if self._asked is not None:
+            self._learn(self._asked)
         if self._is_seen:
             return
         try:
