@@ -1,8 +1,8 @@
 """A model provider on loopback: OpenAI's and Anthropic's wire formats, as far as the tests need them.
 
 What it does is chosen by the model's name: `"fails-429"` answers with that status, `"refuses-usage"` knows no
-`stream_options`, `"breaks"` ends a stream in the middle, `"slow"` waits between chunks until it is let go. The user
-`"bad"` is refused whatever the model is.
+`stream_options`, `"breaks"` ends a stream in the middle, `"sliced"` sends one a few bytes at a time with other line
+ends, `"slow"` waits between chunks until it is let go. The user `"bad"` is refused whatever the model is.
 """
 
 from __future__ import annotations
@@ -236,7 +236,13 @@ class Provider:
                 if model == "slow" and number == 3:
                     self.go_on.wait(10)
                 named = f"event: {part['type']}\n" if "type" in part else ""
-                self._send_chunk(handler, f"{named}data: {json.dumps(part)}\n\n")
+                text = f"{named}data: {json.dumps(part)}\n\n"
+                if model == "sliced":
+                    text = text.replace("\n", "\r\n")
+                    for begin in range(0, len(text), 7):
+                        self._send_chunk(handler, text[begin : begin + 7])
+                else:
+                    self._send_chunk(handler, text)
             if is_broken:
                 handler.wfile.flush()
                 handler.connection.close()

@@ -165,6 +165,19 @@ def test_raw_responses_are_seen(capture: Capture, claude: anthropic.Anthropic) -
     assert told(capture.event()) == MESSAGE
 
 
+def test_a_stream_that_is_read_by_hand_is_seen(capture: Capture, claude: anthropic.Anthropic) -> None:
+    """Its lines tell what its events would have told."""
+
+    def run() -> list[str]:
+        with claude.messages.with_streaming_response.create(**REQUEST, stream=True) as raw:
+            return list(raw.iter_lines())
+
+    plain = run()
+
+    assert track_tokens(run)() == plain
+    assert told(capture.event()) == MESSAGE
+
+
 def test_asynchronous_calls_and_streams_are_the_same(capture: Capture, provider: Provider) -> None:
     """A message, its stream, the helper's text, a generator, a raw response."""
 

@@ -364,6 +364,98 @@ def test_responses_that_are_read_by_hand_are_seen(capture: Capture, client: open
         assert (event.aborted, event.input_tokens, event.cost_source) == (True, 4, "estimated")
 
 
+@pytest.mark.parametrize("model", ["gpt-5-mini", "sliced"])
+@pytest.mark.parametrize("way", ["streaming", "raw", "bytes"])
+def test_streams_that_are_read_by_hand_are_as_they_were(
+    capture: Capture, client: openai.OpenAI, provider: Provider, way: str, model: str
+) -> None:
+    """The caller gets every line it would have got, and no more; the event has the usage."""
+
+    def run() -> list[str]:
+        if way == "raw":
+            create: Any = client.chat.completions.with_raw_response.create
+            return list(create(model=model, messages=MESSAGES, stream=True).http_response.iter_lines())
+        create = client.chat.completions.with_streaming_response.create
+        with create(model=model, messages=MESSAGES, stream=True) as raw:
+            return b"".join(raw.iter_bytes()).decode().splitlines() if way == "bytes" else list(raw.iter_lines())
+
+    plain = run()
+
+    tracked = track_tokens(run)()
+
+    assert "include_usage" in str(provider.requests[1][1])
+    assert [line.replace(', "usage": null', "") for line in tracked] == plain
+    event = capture.event()
+    assert told(event) == CHAT | {"model": model} | ({} if model == "gpt-5-mini" else {"cost_source": "unpriced"})
+    assert event.first_token_ms is not None
+
+
+def test_a_caller_who_chose_an_encoding_is_not_asked_over(
+    capture: Capture, client: openai.OpenAI, provider: Provider
+) -> None:
+    """A compressed body cannot be kept as it was, so nothing is added to it."""
+
+    @track_tokens
+    def run() -> None:
+        create = client.chat.completions.with_streaming_response.create
+        headers = {"Accept-Encoding": "gzip"}
+        with create(model="gpt-5-mini", messages=MESSAGES, stream=True, extra_headers=headers) as raw:
+            raw.read()
+
+    run()
+
+    assert "stream_options" not in provider.requests[0][1]
+    event = capture.event()
+    assert (event.input_tokens, event.output_tokens, event.cost_source, event.aborted) == (4, 5, "estimated", False)
+
+
+def test_asynchronous_streams_read_by_hand_are_the_same(capture: Capture, provider: Provider) -> None:
+    """To the end, which `[DONE]` tells too, or until they are left."""
+
+    @track_tokens
+    async def run(until: str) -> None:
+        async with openai_async(provider) as client:
+            create = client.chat.completions.with_streaming_response.create
+            async with create(model="gpt-5-mini", messages=MESSAGES, stream=True) as raw:
+                async for line in raw.iter_lines():
+                    assert '"choices": []' not in line
+                    if until in line:
+                        break
+
+    for until in ("never", "[DONE]", "two"):
+        asyncio.run(run(until))
+
+    *whole, left = map(told, capture.events())
+    assert whole == [CHAT, CHAT]
+    assert left == {
+        "status": 200,
+        "provider": "openai",
+        "model": "gpt-5-mini",
+        "input_tokens": 4,
+        "output_tokens": 2,
+        "cost_source": "estimated",
+        "aborted": True,
+    }
+
+
+@pytest.mark.parametrize("way", ["raw", "streaming"])
+def test_a_parsed_stream_outlives_its_raw_response(capture: Capture, client: openai.OpenAI, way: str) -> None:
+    """Who parses it gets the watched stream, and no other is told of."""
+
+    @track_tokens
+    def run() -> list[Any]:
+        if way == "raw":
+            create: Any = client.chat.completions.with_raw_response.create
+            stream = create(model="gpt-5-mini", messages=MESSAGES, stream=True).parse()
+            return list(stream)
+        create = client.chat.completions.with_streaming_response.create
+        with create(model="gpt-5-mini", messages=MESSAGES, stream=True) as raw:
+            return list(raw.parse())
+
+    assert len(run()) == 5
+    assert told(capture.event()) == CHAT
+
+
 def test_an_answer_that_does_not_parse_was_paid_all_the_same(capture: Capture, client: openai.OpenAI) -> None:
     """The tokens were spent before the caller's own model refused the text."""
 

@@ -20,6 +20,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from usagekit.llm import calls, streams
+from usagekit.llm.bodies import watch_body
 from usagekit.llm.failures import status_of
 from usagekit.llm.scopes import active
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from usagekit.llm.bodies import Body
     from usagekit.llm.scopes import Scope
 
 __all__ = ["watch_clients"]
@@ -173,7 +175,7 @@ def _begun(scope: Scope, client: Any, options: Any, name: str) -> _Attempt | Non
 class _Attempt:
     """One request of a watched client, with whatever retries the client makes of it."""
 
-    __slots__ = ("_asked", "_client", "_given", "_is_seen", "call", "options", "scope")
+    __slots__ = ("_asked", "_body", "_client", "_given", "_is_seen", "call", "options", "scope")
 
     def __init__(self, scope: Scope, client: Any, options: Any, name: str, *, is_lookup: bool) -> None:
         self.scope = scope
@@ -185,6 +187,7 @@ class _Attempt:
         self._client = client
         self._given = options
         self._asked: tuple[str, str] | None = None  # the host and model that are asked for their usage
+        self._body: Body | None = None
         self._is_seen = False
         self.options = copy.copy(options)
         self._watch_parsing()
@@ -195,9 +198,19 @@ class _Attempt:
                 call.usage.model = body["model"]
         call.usage.provider = provider_of(client, name)
         if name == "openai" and scope.settings.stream_usage and self._may_ask(body):
-            call.hides = True
-            self._asked = str(client.base_url), call.usage.model
-            self.options.json_data = {**body, "stream_options": {**(body.get("stream_options") or {}), **_ASKED}}
+            self._ask(body)
+
+    def _ask(self, body: dict[str, Any]) -> None:
+        """Ask for the usage, in a way that lets us keep it from the caller."""
+        headers: Any = getattr(self._given, "headers", None)
+        names = {name.lower() for name in headers} if hasattr(headers, "items") else set()
+        if _RAW in names:  # the body may be read by hand, where nothing can be cut out of a compressed one
+            if "accept-encoding" in names:
+                return
+            self.options.headers = {**headers, "Accept-Encoding": "identity"}
+        self.call.hides = True
+        self._asked = str(self._client.base_url), self.call.usage.model
+        self.options.json_data = {**body, "stream_options": {**(body.get("stream_options") or {}), **_ASKED}}
 
     def _may_ask(self, body: Any) -> bool:
         """Tell whether to ask for the usage of a chat stream that would not tell it."""
@@ -261,6 +274,8 @@ class _Attempt:
     def _take(self, answer: Any) -> None:
         call = self.call
         calls.forget(call)
+        if self._body is not None:
+            self._body.is_parsed()
         if hasattr(answer, "__next__") or hasattr(answer, "__anext__"):
             if streams.watch(answer, call) is not answer:
                 call.left()
@@ -297,8 +312,11 @@ class _Attempt:
         if http is None:
             return None
         self.scope.came_to_light()
-        if http.is_closed or "text/event-stream" in http.headers.get("content-type", ""):
-            return result.parse()  # it has the body already, or makes a stream of it; and gives the caller the same
+        if http.is_closed:
+            return result.parse()  # it has the body already, and gives the caller the same
+        if "text/event-stream" in http.headers.get("content-type", ""):
+            self._body = watch_body(http, self.call)
+            return result.parse() if self._body is None else None  # which makes a stream of it
         self.call.raw = http
         return streams.watch(result, self.call)
 
@@ -309,6 +327,7 @@ class _Attempt:
             self.scope.recorder.guard.caught("llm: client", error)
 
 
+_RAW = "x-stainless-raw-response"
 _ASKED = {"include_usage": True}
 
 
