@@ -207,6 +207,46 @@ def test_two_instrumentations_of_one_call_count_once(capture: Capture, tracer: T
     assert [event.input_tokens for event in capture.events()] == [12, 12, 3, 12]
 
 
+@pytest.mark.parametrize(
+    "between",
+    [
+        {"gen_ai.operation.name": "execute_tool"},
+        {"gen_ai.operation.name": "invoke_agent"},
+        {"gen_ai.tool.name": "weather"},
+        {"traceloop.span.kind": "tool"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("how", ["span", "tracked"])
+def test_a_call_that_a_tool_makes_is_another(
+    capture: Capture, tracer: Tracer, between: dict[str, Any], how: str
+) -> None:
+    """The call that asked for the tool counts too."""
+    asking = {**CHAT, **USED, "gen_ai.operation.name": "generate_content", "gen_ai.usage.input_tokens": 1000}
+
+    with (
+        tracer.start_as_current_span("asking", attributes=asking),
+        tracer.start_as_current_span("tool", attributes=between),
+        tracer.start_as_current_span("GET /weather"),
+    ):
+        if how == "span":
+            span(tracer, CHAT | USED)
+        else:
+            track_tokens(lambda: RESPONSE)()
+
+    assert [event.input_tokens for event in capture.events()] == [12, 1000]
+
+
+def test_a_first_chunk_after_the_end_is_unknown(capture: Capture, tracer: Tracer) -> None:
+    """Milliseconds where seconds belong, most likely."""
+    one = tracer.start_span("chat", attributes=CHAT | USED, start_time=1_790_000_000_000_000_000)
+    one.set_attribute("gen_ai.response.time_to_first_chunk", 250)
+    one.end(1_790_000_001_500_000_000)
+
+    event = capture.event()
+    assert (event.latency_ms, event.first_token_ms) == (1500.0, None)
+
+
 def test_a_span_around_a_tracked_call_is_that_call(capture: Capture, tracer: Tracer) -> None:
     """An instrumentation around a decorated function tells nothing new."""
 

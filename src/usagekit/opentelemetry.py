@@ -42,6 +42,7 @@ _OPERATIONS = {
     "embeddings": "embeddings",
     "embedding": "embeddings",
 }
+_BETWEEN = ("agent", "tool", "workflow")  # as OpenLLMetry's decorators name them
 _INPUT = ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens")
 _OUTPUT = ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens")
 _CACHE_READ = ("gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.cache_read_input_tokens")
@@ -101,7 +102,8 @@ class UsageSpanProcessor(SpanProcessor):
 
     Each finished span of a model call (`chat`, `text_completion`, `generate_content`, `embeddings`) is one event, with
     the identity of the request or `bound` block that it was begun in. Spans of agents and tools are none. A call that
-    `track_tokens` recorded, and one that two instrumentations tell of, counts once. Spans that the tracer samples out
+    `track_tokens` recorded, and one that two instrumentations tell of, counts once; those within a tool's or an agent's
+    span are others than the one around it. Spans that the tracer samples out
     are never seen. Any thread may begin and end spans; nothing here raises, blocks or keeps a finished span.
 
     Args:
@@ -181,11 +183,11 @@ class UsageSpanProcessor(SpanProcessor):
             scopes.record_span(recorder, live.measurement, told)
 
     def _around(self, parent: int | None) -> list[_Live]:
-        """Give the unfinished spans around one, from the inside out."""
+        """Give the unfinished spans around one that may tell of the same call, from the inside out."""
         found: list[_Live] = []
         while parent is not None and len(found) < _ANCESTORS:
             live = self._live.get(parent)
-            if live is None:
+            if live is None or _is_between_calls(_attributes_of(live.span)):
                 break
             found.append(live)
             parent = live.parent
@@ -222,6 +224,14 @@ def _kind_of(attributes: Mapping[str, Any]) -> str | None:
     return "text" if operation is None and is_call and "gen_ai.agent.name" not in attributes else None
 
 
+def _is_between_calls(attributes: Mapping[str, Any]) -> bool:
+    """Tell a tool's or an agent's span: what calls a model in there is another call than the one around."""
+    operation = attributes.get("gen_ai.operation.name")
+    if type(operation) is str:
+        return operation not in _OPERATIONS
+    return attributes.get("traceloop.span.kind") in _BETWEEN or "gen_ai.tool.name" in attributes
+
+
 def _first(attributes: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     for name in names:
         value = attributes.get(name)
@@ -241,12 +251,14 @@ def _text(attributes: Mapping[str, Any], names: tuple[str, ...]) -> str:
 def _told(span: Any, attributes: Mapping[str, Any]) -> Told:
     began_ns, ended_ns = (value if type(value) is int else 0 for value in (span.start_time, span.end_time))
     status = _status_of(span, attributes)
+    passed_ns = max(0, ended_ns - began_ns)
     first = _first(attributes, _FIRST_CHUNK)
+    first_ns = int(first * 1e9) if type(first) in {int, float} and 0 <= first < 1e6 else None
     return Told(
         usage=_usage_of(attributes, began_ns),
         began_us=began_ns // 1000,
-        passed_ns=max(0, ended_ns - began_ns),
-        first_ns=int(first * 1e9) if type(first) in {int, float} and 0 <= first < 1e6 else None,
+        passed_ns=passed_ns,
+        first_ns=None if first_ns is None or first_ns > passed_ns else first_ns,  # in other units, say
         status=status,
         is_aborted=status == WENT_AWAY,
     )
