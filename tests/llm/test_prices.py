@@ -183,6 +183,41 @@ def test_own_prices_have_caches_sizes_tiers_and_units() -> None:
     assert dollars(Prices({"m": {"input": 2}}), Usage(input_tokens=10, cache_read_tokens=10), "m") == Decimal("0.00002")
 
 
+LONG: dict[str, Any] = {"input": 1, "output": 10, "request": 1, "above": {200_000: {"input": 2}}}
+
+
+@pytest.mark.parametrize(
+    ("usage", "cost"),
+    [
+        (Usage(input_tokens=100_000, aside=Usage(input_tokens=150_000)), "1.25"),
+        (Usage(input_tokens=100_000, aside=Usage(input_tokens=250_000)), "1.6"),
+        (Usage(input_tokens=250_000, aside=Usage(input_tokens=9, aside=Usage(output_tokens=10_000))), "1.600009"),
+        (Usage(input_tokens=1, aside=Usage(input_tokens=150_000, aside=Usage(input_tokens=150_000))), "1.300001"),
+        (Usage(input_tokens=300_000, requests=3), "1.3"),
+        (Usage(input_tokens=300_000, requests=1), "1.6"),
+    ],
+)
+def test_prices_for_long_prompts_are_for_each_by_itself(usage: Usage, cost: str) -> None:
+    """What is done on the side has its own size; where sizes are not known apart, it is rather too little."""
+    assert dollars(Prices({"m": LONG}), usage, "m") == Decimal(cost)
+
+
+def test_what_is_done_on_the_side_costs_what_it_costs_alone() -> None:
+    """By public prices, also where the call has searches, which are priced apart, and for an estimate's totals."""
+    aside = Usage(uncached_tokens=150_000, output_tokens=10)
+    usage = Usage(uncached_tokens=100_000, output_tokens=0, details={"web_searches": 1}, aside=aside)
+    alone = Usage(uncached_tokens=100_000, output_tokens=0, details={"web_searches": 1})
+
+    def cost(one: Usage) -> Decimal:
+        return dollars(Prices(), one, "claude-sonnet-4-5", "anthropic") or Decimal(0)
+
+    assert cost(usage) == cost(alone) + cost(aside) > cost(alone)
+    model, totals = "claude-sonnet-4-5", (250_000, 110, 0, 0, 0)
+    estimated = Prices().nano_dollars(Usage(aside=aside), "anthropic", model, int(NOW.timestamp()) * 1_000_000, totals)
+    assert Decimal(estimated or 0).scaleb(-9) == cost(Usage(input_tokens=100_000, output_tokens=100)) + cost(aside)
+    assert dollars(Prices(), usage, "nonesuch") is None
+
+
 def test_sizes_may_be_text_as_in_json() -> None:
     """And in any order."""
     prices = Prices({"m": {"input": 1, "above": {"100000": {"input": 3}, "9000": {"input": 2}}}})

@@ -236,6 +236,9 @@ def test_compaction_is_added_to_anthropics_totals() -> None:
     message = {"type": "message", "usage": {"input_tokens": 5, "output_tokens": 9, "iterations": iterations}}
 
     assert totals(message, message) == (5 + 107 + 1000, 229, 7, 0, 0)
+    assert read(message).requests == 1
+    several = {"input_tokens": 10, "output_tokens": 9, "iterations": [*iterations, iterations[0]]}
+    assert read({"type": "message", "usage": several}).requests == 2
 
 
 GEMINI: dict[str, tuple[dict[str, Any], tuple[int, int, int, int, int]]] = {
@@ -398,13 +401,13 @@ def test_litellm_tells_cost_and_provider() -> None:
 def test_pydantic_ais_results_tell_their_run() -> None:
     """Usage is a method in older releases."""
     run = SimpleNamespace(
-        input_tokens=10, output_tokens=5, cache_read_tokens=4, details={"reasoning_tokens": 2}, cost=1
+        input_tokens=10, output_tokens=5, cache_read_tokens=4, details={"reasoning_tokens": 2}, cost=1, requests=3
     )
     answer = SimpleNamespace(model_name="m", provider_name="google-gla")
 
     usage = read(SimpleNamespace(usage=lambda: run, response=answer), by=pydantic_ai.extract)
 
-    assert usage.totals() == (10, 5, 4, 0, 2)
+    assert (usage.totals(), usage.requests) == ((10, 5, 4, 0, 2), 3)
     assert (usage.model, usage.provider, usage.cost_usd, usage.is_wrapped) == ("m", "google", 1, True)
     assert not pydantic_ai.extract(object(), Usage())
 

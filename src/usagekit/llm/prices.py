@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from copy import copy
 from decimal import Decimal, localcontext
 from time import time_ns
 from typing import NamedTuple
@@ -111,14 +112,20 @@ class Prices:
             time_us: when the call began, microseconds since 1970: prices change.
             totals: `usage.totals()`, or an estimate instead of it.
         """
-        _, _, begins, rates, unit, exact = self._pricing(provider, model, usage.context, time_us)
+        _, _, begins, rates, unit, exact = pricing = self._pricing(provider, model, usage.context, time_us)
         if not (totals[0] or totals[1] or unit is not None or usage.details is not None or usage.is_reported):
             return None  # what was used is not known, or has no price of its own
+        if usage.aside is not None:
+            return self._nano_dollars_apart(pricing, usage, provider, model, time_us, totals)
         if exact is not None and (usage.details is not None or not rates):
             return exact(usage, totals)
         if not rates:
             return None
-        return _linear(rates[bisect_left(begins, totals[0])] if begins else rates[0], unit, usage, totals)
+        if begins:
+            # Of several requests none need have been so long as all together: rather too little than too much.
+            size = totals[0] if usage.requests == 1 else 0
+            return _linear(rates[bisect_left(begins, size)], unit, usage, totals)
+        return _linear(rates[0], unit, usage, totals)
 
     def plain_nano_dollars(
         self,
@@ -145,6 +152,40 @@ class Prices:
             + reasoning * (per_reasoning - per_output)
         )
         return _rounded(atto)
+
+    def _nano_dollars_apart(  # noqa: PLR0917  those of `nano_dollars`
+        self,
+        pricing: _Pricing,
+        usage: Usage,
+        provider: str,
+        model: str,
+        time_us: int,
+        totals: tuple[int, int, int, int, int],
+    ) -> int | None:
+        """Price what was used on the side by the sizes of its own prompts; the call is charged for once."""
+        nano = 0
+        input_tokens, output_tokens, read, write, reasoning = totals
+        aside = usage.aside
+        while aside is not None:
+            one = copy(aside)
+            one.aside, one.context = None, usage.context
+            its = one.totals()
+            if pricing.rates:
+                rates = pricing.rates[bisect_left(pricing.begins, its[0])]
+                cost: int | None = _linear(rates._replace(request=0), None, one, its)
+            else:
+                cost = None if pricing.exact is None else pricing.exact(one, its)
+            if cost is None:
+                return None
+            nano += cost
+            input_tokens, output_tokens = max(0, input_tokens - its[0]), max(0, output_tokens - its[1])
+            read, write, reasoning = max(0, read - its[2]), max(0, write - its[3]), max(0, reasoning - its[4])
+            aside = aside.aside
+        main = copy(usage)
+        main.aside = None
+        rest = input_tokens, output_tokens, read, write, reasoning
+        cost = self.nano_dollars(main, provider, model, time_us, rest)
+        return None if cost is None else min(_clean.COUNT_LIMIT, nano + cost)
 
     def _pricing(self, provider: str, model: str, context: Mapping[str, str] | None, time_us: int) -> _Pricing:
         latest = self._latest.get(model)

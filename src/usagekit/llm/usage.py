@@ -51,6 +51,7 @@ class Usage:
         cost_usd: US dollars as the provider or its gateway reported them; None = it did not.
         quantity: metered units other than tokens: seconds, pages, images; None = none.
         aside: tokens of the same call that its totals leave out; None = none.
+        requests: how many requests are summed up, whose prompts' sizes are not known apart; 1 = it is one.
         written_bytes: UTF-8 bytes of the text seen in chunks, for estimates.
         response_id: tells responses apart where one block sees several; `""` = unknown.
         is_wrapped: the object stands for a call some other SDK made; it may have been seen there already.
@@ -74,6 +75,7 @@ class Usage:
     cost_usd: Any = None
     quantity: float | None = None
     aside: Usage | None = None
+    requests: int = 1
     written_bytes: int = 0
     response_id: str = ""
     is_wrapped: bool = False

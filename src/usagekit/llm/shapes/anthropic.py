@@ -87,13 +87,15 @@ def _read_counts(fields: Mapping[str, Any], usage: Usage) -> None:
 
 def _read_iterations(iterations: Any, usage: Usage) -> None:
     # https://docs.claude.com/en/docs/build-with-claude/compaction: what compacting cost is not in the totals.
-    aside = None
+    aside, requests = None, 0
     for iteration in iterations:
         fields = fields_of(iteration)
         if fields.get("type") != "compaction":
+            requests += 1
             continue
         one = Usage()
         _read_counts(fields, one)
         one.aside = aside
         aside = one
     usage.aside = aside
+    usage.requests = max(1, requests)

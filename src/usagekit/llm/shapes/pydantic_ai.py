@@ -30,6 +30,7 @@ def extract(response: Any, usage: Usage) -> bool:
     usage.cache_read_tokens = count(getattr(reported, "cache_read_tokens", None))
     usage.cache_write_tokens = count(getattr(reported, "cache_write_tokens", None))
     usage.reasoning_tokens = count(fields_of(getattr(reported, "details", None)).get("reasoning_tokens"))
+    usage.requests = count(getattr(reported, "requests", None)) or 1
     cost = getattr(reported, "cost", None)
     if cost is not None and not callable(cost):
         usage.cost_usd = cost
