@@ -153,6 +153,23 @@ def test_own_prices_win() -> None:
     assert dollars(prices, usage, "short") == Decimal("3.5")
 
 
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [("together", "meta-llama/Llama-3.3-70B-Instruct-Turbo"), ("openrouter", "anthropic/claude-sonnet-4")],
+)
+def test_an_alias_may_stand_for_a_model_whose_name_has_slashes(provider: str, model: str) -> None:
+    """With its provider before it, or as the call's own provider names it."""
+    usage = Usage(input_tokens=1_000_000)
+    prices = Prices({"full": f"{provider}/{model}", "short": model, "own": "acme/a/b", "a/b": {"input": 3}})
+
+    direct = dollars(Prices(), usage, model, provider)
+
+    assert direct
+    assert dollars(prices, usage, "full", "azure") == direct
+    assert dollars(prices, usage, "short", provider) == direct
+    assert dollars(prices, usage, "own") == 3
+
+
 def test_own_prices_have_caches_sizes_tiers_and_units() -> None:
     """Caches cost what input costs, unless said otherwise."""
     own = {
@@ -218,6 +235,58 @@ def test_what_is_done_on_the_side_costs_what_it_costs_alone() -> None:
     assert dollars(Prices(), usage, "nonesuch") is None
 
 
+HALF = {"batch": {"input": 0.5}}
+DOUBLE = {"above": {1000: {"input": 1}}}
+
+
+@pytest.mark.parametrize(
+    ("price", "short", "long"),
+    [
+        ({"above": {1000: {"input": 2}}, "tiers": {"batch": {"input": 0.5}}}, "0.5", "0.5"),
+        ({"above": {1000: {"input": 2}}, "tiers": {"batch": {"input": 0.5, **DOUBLE}}}, "0.5", "1"),
+        ({"above": {1000: {"input": 2, "tiers": {"batch": {"input": 1}}}}, "tiers": HALF}, "0.5", "1"),
+        ({"above": {1000: {"input": 2, "tiers": {"batch": {"input": 1}}}}}, "1", "1"),
+        ({"above": {9: {"input": 3}}, "tiers": {"batch": {"above": {1000: {"input": 4}}}}}, "3", "4"),
+        ({"above": {9: {"output": 3}, 1000: {"input": 4}}, "tiers": {"batch": {"output": 1}}}, "1", "4"),
+    ],
+)
+def test_a_tiers_price_wins_over_a_sizes(price: dict[str, Any], short: str, long: str) -> None:
+    """What differs for both stands in the one inside the other."""
+    prices = Prices({"m": {"input": 1, **price}})
+
+    def cost(tokens: int, tier: str) -> Decimal:
+        return (dollars(prices, Usage(input_tokens=tokens, context={"service_tier": tier}), "m") or 0) * Decimal(10**6)
+
+    assert (cost(1000, "batch"), cost(1001, "batch")) == (1000 * Decimal(short), 1001 * Decimal(long))
+    assert cost(9, "flex") == 9
+
+
+@pytest.mark.parametrize(
+    ("prices", "cost"),
+    [
+        ({"m": {"request": "0.01"}}, "0.01"),
+        ({"m": {"request": "0.01", "input": 0}}, "0.01"),
+        ({"m": {"request": "0.01", "input": 1}}, None),
+        ({"m": {"request": "0.01", "unit": 1}}, None),
+        ({"m": {"unit": 1}}, None),
+        ({"m": {"input": 1}}, None),
+        ({"other": {"request": "0.01"}}, None),
+    ],
+)
+def test_a_price_by_the_call_needs_no_usage(tmp_path: Path, prices: dict[str, Any], cost: str | None) -> None:
+    """Where something else has a price too, its part is missing, and the call is unpriced; one that failed is free."""
+    with capturing(tmp_path / "usage.db", prices=prices) as capture:
+        with capture.recorder.model_call(provider="acme", model="m"):
+            pass
+        capture.recorder.record_tokens(model="m", status=500)
+
+        answered, failed = capture.events()
+
+    assert answered.cost_usd == (None if cost is None else Decimal(cost))
+    assert answered.cost_source == ("unpriced" if cost is None else "priced")
+    assert (failed.cost_usd, failed.cost_source) == (None, "")
+
+
 def test_sizes_may_be_text_as_in_json() -> None:
     """And in any order."""
     prices = Prices({"m": {"input": 1, "above": {"100000": {"input": 3}, "9000": {"input": 2}}}})
@@ -249,6 +318,9 @@ def test_costs_are_rounded_half_to_even() -> None:
         {"above": 5},
         {"tiers": ["flex"]},
         {"tiers": {"flex": "gpt-5-mini"}},
+        {"above": {5: {"above": {9: {"input": 1}}}}},
+        {"tiers": {"flex": {"above": {5: {"tiers": {"flex": {"input": 1}}}}}}},
+        {"above": {5: {"unit": 1}}},
     ],
 )
 def test_a_price_that_cannot_be_one_is_refused(price: Any) -> None:

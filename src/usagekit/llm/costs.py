@@ -50,7 +50,12 @@ def cost_of(  # noqa: PLR0917  half of what a stream's end costs is its argument
     """
     if usage.cost_usd is not None:
         cost, source = _clean.nano_dollars(usage.cost_usd), "reported"
-    elif not (is_estimated or usage.is_reported) and usage.details is None and usage.quantity is None:
+    elif (
+        not (is_estimated or usage.is_reported)
+        and usage.details is None
+        and usage.quantity is None
+        and (status >= 400 or recorder.prices is None or not recorder.prices.may_charge_by_call(provider, model))
+    ):
         return None, "" if status >= 400 else "unpriced"
     else:
         cost, source = None, "estimated" if is_estimated else "priced"

@@ -25,10 +25,11 @@ def lowered(name: object) -> str:
     return str(name).strip().lower()
 
 
-def checked(name: object, price: Any) -> Mapping[str, Any] | str:
+def checked(name: object, price: Any, *, within: tuple[str, ...] = ()) -> Mapping[str, Any] | str:
     """Give a price in decimals, sizes ascending and tiers in lower case; an alias as it is.
 
-    Raises `ConfigurationError`, which says what to write instead.
+    `within` are the parts that the price stands in, the inner last. Raises `ConfigurationError`, which says what to
+    write instead.
     """
     if isinstance(price, str):
         return price
@@ -39,11 +40,16 @@ def checked(name: object, price: Any) -> Mapping[str, Any] | str:
         raise ConfigurationError(msg)
     checked: dict[str, Any] = {}
     for key, value in price.items():
+        if key in within or (key == "unit" and "above" in within):
+            msg = f"the price of {name!r} has {key} in {within[-1]}, where it means nothing; leave it out"
+            raise ConfigurationError(msg)
         if key == "above":
             sizes = {_size(name, start): one for start, one in _parts(name, key, value)}
-            checked["above"] = {start: _differing(name, key, sizes[start]) for start in sorted(sizes)}
+            checked["above"] = {start: _differing(name, (*within, key), sizes[start]) for start in sorted(sizes)}
         elif key == "tiers":
-            checked["tiers"] = {lowered(tier): _differing(name, key, one) for tier, one in _parts(name, key, value)}
+            checked["tiers"] = {
+                lowered(tier): _differing(name, (*within, key), one) for tier, one in _parts(name, key, value)
+            }
         elif key in _PARTS:
             checked[key] = _amount(name, key, value)
         else:
@@ -60,11 +66,12 @@ def _parts(name: object, key: str, value: Any) -> Iterable[tuple[object, object]
     return value.items()  # type: ignore[no-any-return]
 
 
-def _differing(name: object, key: str, price: object) -> Mapping[str, Any]:
+def _differing(name: object, within: tuple[str, ...], price: object) -> Mapping[str, Any]:
     if isinstance(price, str):
+        key = within[-1]
         msg = f"the price of {name!r} has an alias, {price!r}, in {key}; give what differs: {_EXAMPLES[key]}"
         raise ConfigurationError(msg)
-    return cast("Mapping[str, Any]", checked(name, price))
+    return cast("Mapping[str, Any]", checked(name, price, within=within))
 
 
 def _size(name: object, start: Any) -> int:

@@ -77,8 +77,10 @@ class Prices:
             `cache_read`, `cache_write`, `cache_write_1h`, `reasoning`; `request` is dollars per call, `unit` dollars
             per metered unit (a second, a page). Caches cost what input costs and reasoning what output costs, unless
             said otherwise. `above={200_000: {…}}` holds what differs for prompts of more tokens than that, and
-            `tiers={"flex": {…}, "batch": {…}}` what differs in a service tier. A price that is a string is an
-            alias: `"my-deployment": "azure/gpt-5-mini"`.
+            `tiers={"flex": {…}, "batch": {…}}` what differs in a service tier, for prompts of any size; what differs
+            for a size and a tier stands in the one inside the other. A price that is a string is an alias:
+            `"my-deployment": "azure/gpt-5-mini"`, the provider and its model, or a model of the call's own provider.
+            A call of which nothing is known costs something only where `request` is all there is to pay.
 
     Raises:
         ConfigurationError: a price that cannot be one.
@@ -90,6 +92,7 @@ class Prices:
                 "prices", own, "is no mapping", "prices by model: prices={'my-model': {'input': 1.25, 'output': 10}}"
             )
         self._own = {lowered(name): checked(name, price) for name, price in (own or {}).items()}
+        self._is_by_call = any("request" in price for price in self._own.values())
         self._known: dict[tuple[str, str, object, int], _Pricing] = {}
         self._latest: dict[str, tuple[str, Mapping[str, str] | None, int, int, _Pricing]] = {}  # by model
         self._snapshot: object = None
@@ -113,8 +116,15 @@ class Prices:
             totals: `usage.totals()`, or an estimate instead of it.
         """
         _, _, begins, rates, unit, exact = pricing = self._pricing(provider, model, usage.context, time_us)
-        if not (totals[0] or totals[1] or unit is not None or usage.details is not None or usage.is_reported):
-            return None  # what was used is not known, or has no price of its own
+        if not (
+            totals[0]
+            or totals[1]
+            or (unit is not None and usage.quantity is not None)
+            or usage.details is not None
+            or usage.is_reported
+        ):
+            # What was used is not known, or has no price of its own: it is the call itself that may have one.
+            return _rounded(rates[0].request) if unit is None and rates and _is_by_request(rates[0]) else None
         if usage.aside is not None:
             return self._nano_dollars_apart(pricing, usage, provider, model, time_us, totals)
         if exact is not None and (usage.details is not None or not rates):
@@ -152,6 +162,10 @@ class Prices:
             + reasoning * (per_reasoning - per_output)
         )
         return _rounded(atto)
+
+    def may_charge_by_call(self, provider: str, model: str) -> bool:
+        """Tell whether a call may have a price of the app's own of which no usage is known; loads nothing."""
+        return self._is_by_call and self._own_price(provider, model) is not None
 
     def _nano_dollars_apart(  # noqa: PLR0917  those of `nano_dollars`
         self,
@@ -229,23 +243,30 @@ class Prices:
         time_us: int,
     ) -> _Pricing:
         pricing = self._own_pricing(provider, model, context)
-        if isinstance(pricing, str):
-            before, separator, after = pricing.rpartition("/")
-            provider, model = (before, after) if separator else (provider, pricing)
-            aliased = self._own_pricing(provider, model, context)
-            pricing = aliased if isinstance(aliased, _Pricing) else None
-        if pricing is None:
-            with loading:  # which genai-prices goes on with at its first answers
-                if self._snapshot is None:
-                    self._snapshot = _snapshot()
-                pricing = _public_pricing(self._snapshot, provider, model, context, time_us)
+        if not isinstance(pricing, _Pricing):
+            ways = [(provider, model)] if pricing is None else _meant_by(pricing, provider)
+            found = (self._pricing_as(*way, context, time_us) for way in ways)
+            pricing = next((one for one in found if one is not _UNKNOWN), _UNKNOWN)
         if len(self._known) >= _KEPT:
             self._known.clear()
             self._latest.clear()
         self._known[key] = pricing
         return pricing
 
+    def _pricing_as(self, provider: str, model: str, context: Mapping[str, str] | None, time_us: int) -> _Pricing:
+        own = self._own_pricing(provider, model, context)
+        if isinstance(own, _Pricing):
+            return own
+        with loading:  # which genai-prices goes on with at its first answers
+            if self._snapshot is None:
+                self._snapshot = _snapshot()
+            return _public_pricing(self._snapshot, provider, model, context, time_us)
+
     def _own_pricing(self, provider: str, model: str, context: Mapping[str, str] | None) -> _Pricing | str | None:
+        price = self._own_price(provider, model)
+        return price if price is None or isinstance(price, str) else _own_rates(price, context)
+
+    def _own_price(self, provider: str, model: str) -> Mapping[str, Any] | str | None:
         if not self._own:
             return None
         model = lowered(model)
@@ -253,7 +274,7 @@ class Prices:
         for name in (f"{lowered(provider)}/{model}", model, f"{lowered(provider)}/{undated}", undated):
             price = self._own.get(name)
             if price is not None:
-                return price if isinstance(price, str) else _own_rates(price, context)
+                return price
         return None
 
 
@@ -287,6 +308,10 @@ def _asked(
     return exact(Usage(context=context), totals)
 
 
+def _is_by_request(rates: _Rates) -> bool:
+    return rates.request > 0 and not any(rates[1:])
+
+
 def _rounded(atto: int) -> int:
     nano, rest = divmod(atto, _NANO_IN_ATTO)
     if rest >= _HALF and (rest > _HALF or nano & 1):
@@ -297,19 +322,34 @@ def _rounded(atto: int) -> int:
 # The app's own prices
 
 
+def _meant_by(alias: str, provider: str) -> list[tuple[str, str]]:
+    """Give the providers and models that an alias may mean, likelier ones first: models' names have slashes too."""
+    before, separator, after = alias.partition("/")
+    return [(before, after), (provider, alias)] if separator else [(provider, alias)]
+
+
 def _own_rates(price: Mapping[str, Any], context: Mapping[str, str] | None) -> _Pricing:
-    for tier in (context or {}).values():
-        price = {**price, **price.get("tiers", {}).get(lowered(tier), {})}
-    sizes = [price]
-    for differs in price.get("above", {}).values():
-        sizes.append({**sizes[-1], **differs})
-    return _Pricing(
-        0,
-        _FOR_EVER_US,
-        tuple(price.get("above", {})),
-        tuple(map(_rates_of, sizes)),
-        unit=price.get("unit"),
-    )
+    tiers = [lowered(tier) for tier in (context or {}).values()]
+    differing = [price, *(price["tiers"][tier] for tier in tiers if tier in price.get("tiers", {}))]
+    begins = tuple(sorted({begin for one in differing for begin in one.get("above", {})}))
+    sizes = [_price_at(price, begin, tiers) for begin in (-1, *begins)]
+    return _Pricing(0, _FOR_EVER_US, begins, tuple(map(_rates_of, sizes)), unit=sizes[0].get("unit"))
+
+
+def _price_at(price: Mapping[str, Any], begin: int, tiers: list[str]) -> dict[str, Any]:
+    """Give the price of prompts that are longer than `begin`: what a tier says wins over what a size says."""
+    parts = _parts_at(price, begin)
+    told = {name: value for part in parts for name, value in part.items()}
+    for tier in tiers:
+        for part in parts:
+            if tier in part.get("tiers", {}):
+                for its in _parts_at(part["tiers"][tier], begin):
+                    told |= its
+    return told
+
+
+def _parts_at(price: Mapping[str, Any], begin: int) -> list[Mapping[str, Any]]:
+    return [price, *(one for start, one in price.get("above", {}).items() if start <= begin)]
 
 
 def _rates_of(price: Mapping[str, Any]) -> _Rates:
