@@ -7,6 +7,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from openai.pagination import SyncPage
+from openai.types import Model
 
 from usagekit.llm import Usage
 from usagekit.llm.shapes import (
@@ -444,10 +446,50 @@ def test_bare_usage_is_read_in_anybodys_words() -> None:
     assert read(ours).model == "m"
 
 
-@pytest.mark.parametrize("thing", [{}, {"text": "hello"}, {"model": "m"}, object(), SimpleNamespace(a=1), 5j])
+@pytest.mark.parametrize(
+    "thing",
+    [
+        {},
+        {"text": "hello"},
+        {"model": "m"},
+        object(),
+        SimpleNamespace(a=1),
+        5j,
+        {"candidates": [{"name": "Bob"}]},
+        {"candidates": 7},
+        {"choices": [{"label": "A"}], "question": "?"},
+        {"choices": 5},
+        {"type": "message", "text": "hi"},
+        {"model": "my-car", "done": False, "task": "x"},
+        {"object": "list", "data": [{"id": "gpt-5", "object": "model"}], "has_more": False},
+        SyncPage(data=[Model(id="m", created=1, object="model", owned_by="x")], object="list"),
+    ],
+)
 def test_what_is_no_response_is_none(thing: object) -> None:
     """Nothing is made up."""
     assert not extractor_of(type(thing))(thing, Usage())
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [
+        {"candidates": [{"finishReason": "SAFETY"}]},
+        {"choices": [{"delta": {"content": "a"}}]},
+        {"choices": [], "object": "chat.completion.chunk"},
+        {"type": "message", "role": "assistant", "model": "m", "content": []},
+        {"model": "m", "done": False, "response": "a"},
+    ],
+    ids=str,
+)
+def test_answers_without_usage_are_answers(thing: object) -> None:
+    """A part of a stream, or of a server that tells no usage."""
+    assert extractor_of(type(thing))(thing, Usage())
+
+
+def test_embeddings_are_lists_of_a_model() -> None:
+    """The one list that is an answer, also where its usage is missing."""
+    assert openai.extract({"object": "list", "model": "m", "data": [{"object": "embedding"}]}, Usage())
+    assert not openai.extract({"object": "list", "data": [{"object": "file"}]}, Usage())
 
 
 def test_objects_are_read_without_asking_them() -> None:

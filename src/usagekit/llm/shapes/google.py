@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["extract"]
 
+_ANSWERED = frozenset({"content", "finish_reason", "finishReason"})
 _MODALITIES = {"AUDIO": "audio", "IMAGE": "image", "VIDEO": "video"}
 
 
@@ -28,8 +29,7 @@ def extract(response: object, usage: Usage) -> bool:
     if type(response_id) is str:
         usage.response_id = response_id
     candidates = fields.get("candidates")
-    if candidates:
-        _read_text(candidates, usage)
+    is_answered = isinstance(candidates, (list, tuple)) and _read_text(candidates, usage)
     reported = fields.get("usage_metadata") or fields.get("usageMetadata")
     if reported is not None:
         _read_usage(fields_of(reported), usage)
@@ -39,13 +39,18 @@ def extract(response: object, usage: Usage) -> bool:
         counts = [count(fields_of(fields_of(one).get("statistics")).get("token_count")) for one in embeddings]
         if any(one is not None for one in counts):
             usage.input_tokens, usage.output_tokens = sum(one or 0 for one in counts), 0
-    return candidates is not None or embeddings is not None
+    return is_answered or embeddings is not None
 
 
-def _read_text(candidates: Any, usage: Usage) -> None:
+def _read_text(candidates: Any, usage: Usage) -> bool:
+    """Measure the text of what answers; False = these candidates are none of a model's."""
+    is_answered = False
     for candidate in candidates:
-        for part in fields_of(fields_of(candidate).get("content")).get("parts") or ():
+        held = fields_of(candidate)
+        is_answered = is_answered or not _ANSWERED.isdisjoint(held)
+        for part in fields_of(held.get("content")).get("parts") or ():
             usage.wrote(fields_of(part).get("text"))
+    return is_answered
 
 
 def _read_usage(fields: Mapping[str, Any], usage: Usage) -> None:

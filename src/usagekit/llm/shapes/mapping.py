@@ -16,6 +16,9 @@ __all__ = ["extract"]
 
 _OWN_NAMES = ("cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens", "reasoning_tokens")
 _ANTHROPIC_KINDS = ("message", "message_start", "message_delta", "content_block_delta")
+_OF_A_MESSAGE = frozenset({"model", "stop_reason", "usage"})
+_OF_A_CHOICE = frozenset({"delta", "finish_reason", "message"})
+_OF_AN_OLLAMA = frozenset({"created_at", "done_reason", "message", "response"})
 _COUNTS = frozenset({"input_tokens", "output_tokens", "prompt_tokens", "completion_tokens"})
 
 
@@ -28,7 +31,7 @@ def extract(response: object, usage: Usage) -> bool:
     reported = fields.get("usage")
     held = fields_of(reported) if reported is not None else {}
     found: bool | None = None
-    if kind in _ANTHROPIC_KINDS or ("cache_creation_input_tokens" in held and "input_tokens" in held):
+    if _is_anthropics(kind, fields) or ("cache_creation_input_tokens" in held and "input_tokens" in held):
         found = anthropic.extract(response, usage)
     elif "usageMetadata" in fields or "candidates" in fields or "prompt_token_count" in _metadata(fields):
         found = google.extract(response, usage)
@@ -36,17 +39,37 @@ def extract(response: object, usage: Usage) -> bool:
         found = bedrock.extract(response, usage)
     elif "billed_units" in held or "billed_units" in fields_of(fields.get("meta")):
         found = cohere.extract(response, usage)
-    elif "prompt_eval_count" in fields or "eval_count" in fields or ("done" in fields and "model" in fields):
+    elif "prompt_eval_count" in fields or "eval_count" in fields or _is_ollamas(fields):
         found = ollama.extract(response, usage)
     elif "usage_metadata" in fields:
         found = langchain.extract(response, usage)
     elif "raw" in fields and hasattr(fields["raw"], "usage_metadata"):
         found = langchain.extract(fields["raw"], usage)
-    elif "choices" in fields or "usage" in fields or "x_groq" in fields or _is_openai_event(kind):
+    elif "usage" in fields or _is_completion(fields) or "x_groq" in fields or _is_openai_event(kind):
         found = _read_openai(response, fields, usage)
     elif not _COUNTS.isdisjoint(fields):
         found = _read_bare(fields, usage)
     return _read_attribute(response, usage) if found is None else found
+
+
+# Apps have messages, polls with choices and jobs that are done of their own: a name is not enough.
+
+
+def _is_anthropics(kind: object, fields: Mapping[str, Any]) -> bool:
+    return kind in _ANTHROPIC_KINDS and (kind != "message" or not _OF_A_MESSAGE.isdisjoint(fields))
+
+
+def _is_ollamas(fields: Mapping[str, Any]) -> bool:
+    return "done" in fields and "model" in fields and not _OF_AN_OLLAMA.isdisjoint(fields)
+
+
+def _is_completion(fields: Mapping[str, Any]) -> bool:
+    if "choices" not in fields:
+        return False
+    if "object" in fields or "model" in fields:
+        return True
+    choices = fields["choices"]
+    return isinstance(choices, (list, tuple)) and any(not _OF_A_CHOICE.isdisjoint(fields_of(one)) for one in choices)
 
 
 def _metadata(fields: Mapping[str, Any]) -> Mapping[str, Any]:

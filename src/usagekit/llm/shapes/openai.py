@@ -36,7 +36,6 @@ _TEXT_EVENTS = frozenset(
         "transcript.text.delta",
     },
 )
-_ANSWERS = frozenset({"response", "list"})
 _UNREAD = frozenset({"background", "x_groq"})
 _RUNNING = frozenset({"queued", "in_progress"})
 
@@ -97,7 +96,10 @@ def extract(response: object, usage: Usage, provider: str = "openai") -> bool:
     told = reported is not None and read_usage(fields_of(reported), usage)
     if get("background") is True:
         _read_background(fields, usage, told=told)
-    return told or choices is not None or get("object") in _ANSWERS
+    if told or choices is not None:
+        return True
+    kind = get("object")
+    return kind == "response" or (kind == "list" and model is not None)  # embeddings name it; models and files do not
 
 
 def _is_answer(fields: Mapping[str, Any]) -> bool:
