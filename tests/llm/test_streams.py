@@ -20,7 +20,7 @@ import pytest
 from tests.llm.conftest import told
 from tests.llm.test_tracking import PRICED, response
 from usagekit import track_tokens
-from usagekit.llm import streams, tracking
+from usagekit.llm import results, watching
 from usagekit.llm.usage import extractors
 
 if TYPE_CHECKING:
@@ -365,8 +365,8 @@ def test_a_stream_made_by_a_stream_is_as_any_other(capture: Capture, recwarn: py
 
 def test_classes_of_streams_made_at_run_time_are_let_go(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many there are, only the latest are known."""
-    monkeypatch.setattr(streams, "_KINDS", 10)
-    monkeypatch.setattr(tracking, "_KINDS", 20)
+    monkeypatch.setattr(watching, "_REMEMBERED", 10)
+    monkeypatch.setattr(results, "_KINDS", 20)
     known = dict(extractors)
 
     def read_another() -> Any:

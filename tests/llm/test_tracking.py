@@ -22,7 +22,7 @@ import pytest
 
 from tests.llm.conftest import told
 from usagekit import Recorder, bound, set_default_recorder, track_tokens
-from usagekit.llm import Usage, tracking
+from usagekit.llm import Usage, results
 from usagekit.llm.usage import extractors
 
 if TYPE_CHECKING:
@@ -687,7 +687,7 @@ def test_an_extractor_that_raises_is_isolated(capture: Capture, monkeypatch: pyt
 
 def test_types_made_at_run_time_are_let_go(capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many there are, only the latest are known; what is plain stays so."""
-    monkeypatch.setattr(tracking, "_KINDS", 20)
+    monkeypatch.setattr(results, "_KINDS", 20)
     known = dict(extractors)
 
     @track_tokens
