@@ -306,6 +306,20 @@ def test_costs_are_rounded_half_to_even() -> None:
 
 
 @pytest.mark.parametrize(
+    "prices", [{"a": "b", "b": "a"}, {"a": "b", "b": "gpt-5-mini"}, {"A": "x/b", "x/B": "openai/x"}]
+)
+def test_an_alias_of_an_alias_is_refused(prices: dict[str, str]) -> None:
+    """Nobody would find the model at the end of it."""
+    with pytest.raises(ConfigurationError, match=r"is an alias of .*, which is an alias too; name the model itself"):
+        Prices(prices)
+
+
+def test_an_alias_may_have_the_name_of_what_it_means() -> None:
+    """A deployment is often named as its model is."""
+    Prices({"gpt-5-mini": "openai/gpt-5-mini", "azure/x": "azure/x"})
+
+
+@pytest.mark.parametrize(
     "price",
     [
         5,

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from usagekit import _clean
 from usagekit._loading import loading
 from usagekit._options import refuse
+from usagekit.errors import ConfigurationError
 from usagekit.llm.own_prices import checked, lowered
 
 TYPE_CHECKING = False
@@ -92,6 +93,11 @@ class Prices:
                 "prices", own, "is no mapping", "prices by model: prices={'my-model': {'input': 1.25, 'output': 10}}"
             )
         self._own = {lowered(name): checked(name, price) for name, price in (own or {}).items()}
+        for name, price in self._own.items():
+            meant = lowered(price) if isinstance(price, str) else name
+            if meant != name and isinstance(self._own.get(meant), str):
+                msg = f"the price of {name!r} is an alias of {price!r}, which is an alias too; name the model itself"
+                raise ConfigurationError(msg)
         self._is_by_call = any("request" in price for price in self._own.values())
         self._known: dict[tuple[str, str, object, int], _Pricing] = {}
         self._latest: dict[str, tuple[str, Mapping[str, str] | None, int, int, _Pricing]] = {}  # by model
