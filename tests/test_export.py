@@ -294,6 +294,17 @@ def test_an_export_that_fails_costs_nothing(ledger: Path, run: Any, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir() if "kept" in path.name] == ["kept.csv"]
 
 
+def test_a_new_file_is_as_open_as_any_other(ledger: Path, run: Any, tmp_path: Path) -> None:
+    """Whoever is to read the export decides by the umask."""
+    before = os.umask(0o027)
+    try:
+        assert run("export", "--db", str(ledger), "--output", str(tmp_path / "new.csv"))[0] == 0
+    finally:
+        os.umask(before)
+
+    assert (tmp_path / "new.csv").stat().st_mode & 0o777 == 0o640
+
+
 @pytest.mark.parametrize(
     ("file", "why"),
     [

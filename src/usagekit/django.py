@@ -395,7 +395,7 @@ class _Exchange(Measurement):
 def _ask(_request: HttpRequest, view: Any, _args: object, _kwargs: object) -> None:
     """Ask whom an async view counts for while that is allowed: what it tracks comes from an event loop."""
     exchange = current.get()
-    if isinstance(exchange, _Exchange) and iscoroutinefunction(view):
+    if isinstance(exchange, _Exchange) and not exchange.settled and iscoroutinefunction(view):
         exchange.identity()
 
 

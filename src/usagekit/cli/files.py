@@ -89,10 +89,18 @@ def _replacing(path: str) -> Iterator[TextIO]:
     try:
         with open(handle, "w", encoding="utf-8", newline="") as opened:  # noqa: PTH123
             yield opened
-        if mode is not None:
+        if mode is None:
+            os.chmod(beside, 0o666 & ~_umask())  # noqa: PTH101  as any other new file
+        else:
             shutil.copymode(path, beside)
         os.replace(beside, path)  # noqa: PTH105
     except BaseException:
         with suppress(OSError):
             os.unlink(beside)  # noqa: PTH108
         raise
+
+
+def _umask() -> int:
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
