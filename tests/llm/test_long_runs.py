@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from usagekit import track_tokens
 from usagekit.llm import Usage, scopes, usage
+from usagekit.llm.calls import Call
 from usagekit.opentelemetry import UsageSpanProcessor
 
 if TYPE_CHECKING:
@@ -136,6 +137,17 @@ def test_calls_that_wait_are_recorded_by_whoever_comes_next(capture: Capture) ->
     scope.end()
 
     assert sorted(recorded) == list(range(2000))
+
+
+def test_a_call_that_would_wait_after_the_end_is_recorded(capture: Capture) -> None:
+    """Its thread outlived the function."""
+    scope = scopes.Scope(capture.recorder, None, scopes.Settings())
+    call = Call(scope)
+    scope.end()
+
+    scope.wait(call)
+
+    assert len(capture.events()) == 1
 
 
 def test_what_only_spans_tell_is_recorded_while_the_function_runs(

@@ -1,7 +1,7 @@
 """Watching the body of a streamed answer that its caller reads by hand, as lines or bytes, and does not parse.
 
-The chunk that only tells the usage, and that was asked for by us, is cut out of it; everything else is passed on as it
-came, event by event.
+The chunk that only tells the usage, and that was asked for by us, is cut out of it; what is before it comes event by
+event then. Where nothing is to be cut out, everything is passed on as it comes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Body:
         self._http = http
         self._stream = http.stream
         self._call = call
-        self._cuts = "content-length" not in http.headers  # which the caller may have passed on
+        self._cuts = call.hides and "content-length" not in http.headers  # which the caller may have passed on
         self._held = b""
         self._is_done = False
         http.stream = self
@@ -74,8 +74,9 @@ class Body:
         except BaseException as error:
             self._broke(error)
             raise
-        if self._held:
-            yield self._held
+        rest = self._rest()
+        if rest:
+            yield rest
         self._ended()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -89,8 +90,9 @@ class Body:
         except BaseException as error:
             self._broke(error)
             raise
-        if self._held:
-            yield self._held
+        rest = self._rest()
+        if rest:
+            yield rest
         self._ended()
 
     def close(self) -> None:
@@ -112,26 +114,30 @@ class Body:
 
     def _passed(self, data: bytes) -> bytes:
         """Give what the caller gets of what is here: whole events, but for the one that is not theirs."""
-        call = self._call
-        if call is None:
-            held, self._held = self._held, b""
-            return held + data
         begin, passed = 0, []
         searched = max(0, len(self._held) - 3)
         held = self._held + data
         for end in _END_OF_EVENT.finditer(held, searched):
             event = held[begin : end.end()]
             begin = end.end()
-            if not self._saw(event, call) or not self._cuts:
+            if not self._saw(event):
                 passed.append(event)
         self._held = held[begin:]
         if len(self._held) > _LONGEST:
             passed.append(self._held)
             self._held = b""
-        return b"".join(passed)
+        return b"".join(passed) if self._cuts else data
 
-    def _saw(self, event: bytes, call: Call) -> bool:
+    def _rest(self) -> bytes:
+        """Give what the caller gets of what is after the last whole event."""
+        held, self._held = self._held, b""
+        return held if not self._saw(held) and self._cuts else b""
+
+    def _saw(self, event: bytes) -> bool:
         """Show an event to the call; True = it is not the caller's."""
+        call = self._call
+        if call is None:  # parsed meanwhile
+            return False
         lines = [line[5:] for line in event.splitlines() if line.startswith(b"data:")]
         data = b"\n".join(lines).strip()
         if data == b"[DONE]":

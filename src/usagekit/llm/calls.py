@@ -144,7 +144,7 @@ class Call:
     def ended(self) -> None:
         """Record a stream that came to its end."""
         if _open_calls.pop(id(self), None) is not None:
-            self._end_unless_unknown(aborted=False)
+            self._end(200, aborted=False, is_certain=False)
 
     def left(self) -> None:
         """Record a stream that nobody reads any further, if it had not come to its end."""
@@ -155,7 +155,7 @@ class Call:
             self._read_raw(raw)
             self._end(200, aborted=not self.is_known)
         else:
-            self._end_unless_unknown(aborted=True)
+            self._end(200, aborted=True, is_certain=False)
 
     def _read_raw(self, raw: Any) -> None:
         """Look into the body of a raw response that its caller read but did not parse."""
@@ -174,18 +174,17 @@ class Call:
         else:
             self._end(200 if self.last_ns else WENT_AWAY, aborted=True)
 
-    def _end_unless_unknown(self, *, aborted: bool) -> None:
-        """Record the stream, unless it was read and nothing in it was a model's: a file, say, or a list's iterator."""
+    def _is_call(self, *, aborted: bool) -> bool:
+        """Tell whether the stream is a model's; a file, say, or a list's iterator is none, once it was read."""
         is_unread = aborted and not self.last_ns
-        if self.is_watched or self.is_known or is_unread or self.scope.settings.names_a_model:
-            self._end(200, aborted=aborted)
-        else:
-            self.last = self.request = None
-            self.scope.recorder.guard.counted("llm: no usage")
+        return self.is_watched or self.is_known or is_unread or self.scope.settings.names_a_model
 
-    def _end(self, status: int, *, aborted: bool) -> None:
+    def _end(self, status: int, *, aborted: bool, is_certain: bool = True) -> None:
         try:
-            self._record_stream(status, aborted=aborted)
+            if is_certain or self._is_call(aborted=aborted):
+                self._record_stream(status, aborted=aborted)
+            else:
+                self.scope.recorder.guard.counted("llm: no usage")
         except Exception as error:  # noqa: BLE001  nothing may reach the host
             self.scope.recorder.guard.caught("llm: stream", error)
         finally:

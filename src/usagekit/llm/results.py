@@ -94,9 +94,8 @@ def finish(scope: Scope, result: Any) -> Any:
             return finish_later(scope, result, role)
     except Exception as error:  # noqa: BLE001  nothing may reach the host
         scope.recorder.guard.caught("llm: extract", error)
-    if scope.seen is None and not scope.pending and scope.spans is None:
-        scope.is_over = True
-    else:
+    scope.is_over = True  # first, so that threads that still run leave nothing waiting
+    if scope.seen is not None or scope.pending or scope.spans is not None:
         scope.end()
     return result
 

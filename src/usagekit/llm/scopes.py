@@ -214,7 +214,7 @@ class Scope:
     def wait(self, call: Call) -> None:
         """Record a call only when the next one comes, or at the end: something that knows more may come to light."""
         self.pending.append(call)
-        self.settle(but=1)
+        self.settle(but=0 if self.is_over else 1)  # it may have ended in another thread meanwhile
 
     def settle(self, *, but: int = 0) -> None:
         """Record what waited, but for the last so many; other threads may be at it, too."""
@@ -227,10 +227,10 @@ class Scope:
 
     def end(self) -> None:
         """Record what waited, and forget what passed through: exceptions refer to the frames that refer to us."""
+        self.is_over = True
         if self.pending:
             self.settle()
         self.seen = None
-        self.is_over = True
         if self.spans is not None:
             self.settle_spans()
 
