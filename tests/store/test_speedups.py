@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
 import sys
 from itertools import chain
 from pathlib import Path
@@ -140,6 +141,61 @@ def test_another_process_writes_nothing(tmp_path: Path) -> None:
     assert page.written() == b""
 
 
+def test_a_child_of_a_fork_writes_nothing(page: Page) -> None:
+    """It knows that it is one, without asking for its id each time."""
+    assert page.pen.write("a") == 1
+    child = os.fork()
+    if not child:
+        os._exit(page.pen.write("b"))
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert page.pen.write("c") == 2
+    assert [payload[-2:] for payload in records.split(page.written())[0]] == [b"a]", b"c]"]
+
+
+_SLOW = """
+import os, threading, time
+from usagekit._speedups import Pen
+
+ours, theirs = os.pipe()
+pen = Pen(theirs, os.getpid(), 2**62, lambda: None)
+taken = []
+
+def drain():
+    while chunk := os.read(ours, 4096):
+        taken.append(chunk)
+
+if os.fork() == 0:  # a disk that is busy for a while, and takes what filled the pipe until then
+    os.close(theirs)
+    time.sleep(0.1)
+    os.read(ours, 4096)
+    os._exit(0)
+os.set_blocking(theirs, False)
+try:
+    while True:
+        os.write(theirs, b"-" * 4096)
+except BlockingIOError:
+    pass
+os.set_blocking(theirs, True)
+began = time.monotonic()
+assert pen.write("x" * 100) == 1
+assert time.monotonic() - began > 0.05
+os.wait()
+# From here on nobody but a thread of this process makes room.
+threading.Timer(0.1, threading.Thread(target=drain, daemon=True).start).start()
+for number in range(2, 1002):
+    assert pen.write("x" * 100) == number
+print("written")
+"""
+
+
+def test_a_slow_disk_is_waited_for_without_the_lock() -> None:
+    """What takes a microsecond is written with the interpreter's lock; where it took long, others run meanwhile."""
+    done = subprocess.run([sys.executable, "-c", _SLOW], capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.stdout == "written\n", done.stderr
+
+
 def test_a_write_that_fails_is_left_to_python(tmp_path: Path) -> None:
     """A full disk, and a descriptor that is gone: the number is used up, and nothing was accepted."""
     counted = Tally()
@@ -181,7 +237,7 @@ def test_nothing_is_kept_of_what_was_written(page: Page) -> None:
 
 
 def test_threads_tear_no_record_and_share_no_number(page: Page) -> None:
-    """The lock is given up during a write, and only then."""
+    """Whether or not the interpreter's lock is given up while they write."""
     told: list[list[int]] = [[] for _ in range(8)]
 
     def write(mine: list[int]) -> None:
