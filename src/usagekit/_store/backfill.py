@@ -11,8 +11,10 @@ from contextlib import closing
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from usagekit._store.dictionaries import Dictionaries
+from usagekit._store.record import shape_of, subject_of
 from usagekit._store.schema import Transaction, connect
-from usagekit._store.tombstones import ERASED_BELOW, Tombstones
+from usagekit._store.tombstones import ERASED_BELOW, Tombstones, erasures_of
 from usagekit.event import UsageEvent, from_microseconds, to_microseconds
 from usagekit.query.aggregate import Aggregate
 from usagekit.query.algebra import dimension_value
@@ -147,43 +149,22 @@ def _placed(
 ) -> dict[tuple[int, int, int], Aggregate]:
     """Give the sums by hour, shape and subject; what was of users who are erased by now is nobody's."""
     tombstones = Tombstones(connection)
-    tombstones.refresh()
-    placed: dict[tuple[int, int, int], Aggregate] = {}
+    tombstones.refresh(erasures_of(connection))
+    by_text: dict[tuple[int, str, str], Aggregate] = {}
     for key, sums in rows:
         time_us = to_microseconds(key.time)
-        shape = _id(connection, "shapes", {name: getattr(key, name) for name in _SHAPE})
-        subject = _subject(connection, key, "" if tombstones.covers(key.user, time_us) else key.user)
-        placed.setdefault((time_us // _HOUR_US, shape, subject), Aggregate()).merge(sums)
-    return placed
+        shape = shape_of(*(getattr(key, name) for name in _SHAPE))
+        user = "" if tombstones.covers(key.user, time_us) else key.user
+        place = time_us // _HOUR_US, shape, subject_of(user, key.org, key.attributes)
+        by_text.setdefault(place, Aggregate()).merge(sums)
+    ids = Dictionaries(connection)
+    ids.shapes.learn(shape for _, shape, _ in by_text)
+    ids.subjects.learn(subject for _, _, subject in by_text)
+    return {(hour, ids.shapes[shape], ids.subjects[subject]): sums for (hour, shape, subject), sums in by_text.items()}
 
 
 def _kept(value: int | None) -> int | None:
     return None if value is None else min(value, _LARGEST)
-
-
-def _subject(connection: sqlite3.Connection, key: UsageEvent, user: str) -> int:
-    extra = {
-        "weight": 1,
-        "quantity": 1_000_000,
-        "other_output": 0,
-        "attributes": json.dumps(dict(key.attributes), sort_keys=True, ensure_ascii=False, separators=(",", ":")),
-    }
-    ids = {
-        "user": _id(connection, "users", {"name": user}),
-        "org": _id(connection, "orgs", {"name": key.org}),
-        "extra": _id(connection, "extras", extra) if key.attributes else 0,
-    }
-    return _id(connection, "subjects", ids)
-
-
-def _id(connection: sqlite3.Connection, table: str, values: dict[str, Any]) -> int:
-    where = " AND ".join(f"{name}=:{name}" for name in values)
-    row = connection.execute(f"SELECT id FROM {table} WHERE {where}", values).fetchone()
-    if row is None:
-        names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
-        insert = f"INSERT INTO {table} ({names}) VALUES ({marks}) RETURNING id"
-        row = connection.execute(insert, values).fetchone()
-    return row[0]  # type: ignore[no-any-return]
 
 
 def read_backfill(connection: sqlite3.Connection, query: UsageQuery) -> UsageReport:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from usagekit import _clean
 from usagekit._store.events import EVENT_COLUMNS, EVENT_NAMES, fields_of_columns, last_seq
 from usagekit._store.schema import BLOCK_SHIFT, Transaction, connect
-from usagekit._store.tombstones import Tombstones, reason_without
+from usagekit._store.tombstones import Tombstones, erasures_of, reason_without
 from usagekit.errors import Rejected, RetryAfter
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ def _without_erased(
     from usagekit.event import to_microseconds
 
     tombstones = Tombstones(connection)
-    if not dead or not tombstones.refresh():
+    if not dead or not tombstones.refresh(erasures_of(connection)):
         return [(event, _clean.text(verdict, _REASON_CHARACTERS)) for event, verdict in dead]
     letters = []
     for event, verdict in dead:

@@ -35,10 +35,12 @@ if TYPE_CHECKING:
     from usagekit.backends import Sink
 
 IMPORT_SECONDS = 0.1  # between looks at the journals
+BUSY_RECORDS = 1000  # where a look brings that many, the next one comes at once
 ADOPT_SECONDS = 1.0  # between looks for what the dead left
-ROLL_UP_SECONDS = 5.0  # rollups lag no longer than that,
+ROLL_UP_SECONDS = 5.0  # rollups lag no longer than that where there is time,
 PURGE_SECONDS = 600.0  # between looks for what is too old
-ROLL_UP_EVENTS = 8192  # and no further: readers add up what is left themselves
+ROLL_UP_EVENTS = 8192  # and no further: readers add up what is left themselves,
+ROLL_UP_BUSY_EVENTS = 32_768  # so many where more events wait to be imported
 DELIVER_SECONDS = 0.2
 ELECT_SECONDS = 1.0  # between attempts to become a sink's sender
 BUSY_WAIT = 0.005
@@ -251,16 +253,17 @@ class _Crew:
                 if monotonic() - self._adopted >= ADOPT_SECONDS:
                     self._adopt()
                 if self._engine.keeps and not self._stop.is_set():
-                    self._roll_up_when_due()
+                    self._roll_up_when_due(is_busy=_is_busy(taken))
                     self._purge_when_due()
             importer = self._importer
             self._engine.journal.measure({} if importer is None else importer.imported)
-            wait = 0.0 if taken else IMPORT_SECONDS
+            wait = 0.0 if _is_busy(taken) else IMPORT_SECONDS
 
-    def _roll_up_when_due(self) -> None:
+    def _roll_up_when_due(self, *, is_busy: bool) -> None:
         """Take one step where enough events wait for the rollups, or the last was long ago."""
-        due = monotonic() - self._rolled_up >= ROLL_UP_SECONDS
-        if self._work(partial(Importer.roll_up, at_least=1 if due else ROLL_UP_EVENTS)) == 0 and due:
+        due = not is_busy and monotonic() - self._rolled_up >= ROLL_UP_SECONDS
+        at_least = ROLL_UP_BUSY_EVENTS if is_busy else 1 if due else ROLL_UP_EVENTS
+        if self._work(partial(Importer.roll_up, at_least=at_least)) == 0 and due:
             self._rolled_up = monotonic()
 
     def _purge_when_due(self) -> None:
@@ -328,6 +331,11 @@ class _Crew:
         if self._importer is not None:
             self._importer.close()
             self._importer = None
+
+
+def _is_busy(taken: int | None) -> bool:
+    """Tell from what the last look brought whether the next one is likely to bring much, too."""
+    return taken is not None and taken >= BUSY_RECORDS
 
 
 class _Sender:

@@ -6,12 +6,13 @@ time. The second, `add_to`, runs in the caller's transaction, one family of tier
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usagekit._store.blob_cells import blob_cells
 from usagekit._store.columns import Cells, Layout, grouped
 from usagekit._store.exact import SAFE_BOUND, add_functions, fitting
 from usagekit._store.portion import portion
+from usagekit._store.steps import write
 from usagekit._store.tiers import (
     ATTRIBUTE_DAYS,
     DAY_ORGS,
@@ -31,10 +32,19 @@ from usagekit._store.tiers import (
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 _HOURS_A_DAY = DAY_US // HOUR_US
 _QUARTERS_A_DAY = DAY_US // QUARTER_US
+
+
+class _Upsert(NamedTuple):
+    """What is written to a tier: the parts of a statement and its rows; see `steps.write`."""
+
+    before: str
+    row: str
+    after: str
+    rows: Sequence[Sequence[Any]]
 
 
 class Fold:
@@ -42,10 +52,7 @@ class Fold:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._exact = False
-        self._layout = Layout.of((), 0)
-        self._cells: dict[Tier, Cells] = {}
-        self._blobs: dict[Tier, list[tuple[Any, ...]]] = {}
+        self._upserts: dict[Tier, _Upsert] = {}
         add_functions(connection)
 
     def take(
@@ -73,48 +80,31 @@ class Fold:
             return before
         added = events.bound
         bound = before if is_bounded else min(2**63 - 1, before + added)
-        self._layout = layout = Layout.of(events.columns, added)
-        self._exact = bound >= SAFE_BOUND
+        layout, exact = Layout.of(events.columns, added), bound >= SAFE_BOUND
         numbers = layout.packed(events.columns, events.factors)
         largest = {"latency_max": events.latencies, "last": events.times}
         shapes = grouped((events.quarters, events.shapes, events.types), numbers, largest)
         orgs = grouped((events.hours, events.orgs, events.types), numbers, largest)
         members = grouped((events.days, events.members, events.types), numbers, {"last": events.times})
-        self._cells = _type_tiers(shapes) | _org_tiers(orgs) | _member_tiers(members)
+        cells = _type_tiers(shapes) | _org_tiers(orgs) | _member_tiers(members)
         if events.has_attributes:
-            self._cells[ATTRIBUTE_DAYS] = grouped((events.days, events.attributes, events.types), numbers, largest)
+            cells[ATTRIBUTE_DAYS] = grouped((events.days, events.attributes, events.types), numbers, largest)
         else:
-            self._cells[ATTRIBUTE_DAYS] = _with_attributes(self._cells[TYPE_DAYS], events.attributes[0])
-        self._blobs = blob_cells(self._connection, events, layout, shapes, exact=self._exact)
+            cells[ATTRIBUTE_DAYS] = _with_attributes(cells[TYPE_DAYS], events.attributes[0])
+        self._upserts = {tier: _upsert(tier, each, layout, exact=exact) for tier, each in cells.items()}
+        blobs = blob_cells(self._connection, events, layout, shapes, exact=exact)
+        self._upserts |= {tier: _replacing(tier, each) for tier, each in blobs.items()}
         return bound
 
     def add_to(self, family: int) -> None:
         """Add the batch to the tiers of one of `FAMILIES`, in the caller's transaction."""
         for tier in FAMILIES[family]:
-            if tier in self._cells:
-                self._add(tier, self._cells[tier])
-            for row in self._blobs.get(tier, ()):
-                marks = ", ".join("?" * len(row))
-                self._connection.execute(f"INSERT OR REPLACE INTO {tier.name} VALUES ({marks})", row)
+            if tier in self._upserts:
+                write(self._connection, *self._upserts[tier])
 
     def forget(self) -> None:
         """Free what was worked out."""
-        self._cells = {}
-        self._blobs = {}
-
-    def _add(self, tier: Tier, cells: Cells) -> None:
-        found = self._layout.sums(cells.numbers)
-        sums = {name: column for name, column in found.items() if name in tier.columns}
-        values: list[Sequence[int | str | None]] = [*cells.keys]
-        values += [list(map(fitting, column)) for column in sums.values()] if self._exact else sums.values()
-        values += [cells.largest[name] for name in tier.extremes]
-        if "last" in tier.extremes:
-            clocks = cells.keys[tier.order.index(tier.clock)]
-            values[-1] = [
-                None if last is None else last - (clock * tier.cell_us + tier.origin_us)
-                for last, clock in zip(cells.largest["last"], clocks, strict=True)
-            ]
-        self._connection.executemany(_upsert(tier, sums, exact=self._exact), zip(*values, strict=True))
+        self._upserts = {}
 
 
 def _type_tiers(shapes: Cells) -> dict[Tier, Cells]:
@@ -148,8 +138,18 @@ def _coarser(clocks: Sequence[int], times: int) -> list[int]:
     return [clock // times for clock in clocks]
 
 
-def _upsert(tier: Tier, sums: Iterable[str], *, exact: bool) -> str:
-    """Give the statement that adds a row of these sums to a tier; the others are 0 in it."""
+def _upsert(tier: Tier, cells: Cells, layout: Layout, *, exact: bool) -> _Upsert:
+    """Add cells to those that are there; sums that are not in the layout are 0."""
+    sums = {name: column for name, column in layout.sums(cells.numbers).items() if name in tier.columns}
+    values: list[Sequence[int | str | None]] = [*cells.keys]
+    values += [list(map(fitting, column)) for column in sums.values()] if exact else sums.values()
+    values += [cells.largest[name] for name in tier.extremes]
+    if "last" in tier.extremes:
+        clocks = cells.keys[tier.order.index(tier.clock)]
+        values[-1] = [
+            None if last is None else last - (clock * tier.cell_us + tier.origin_us)
+            for last, clock in zip(cells.largest["last"], clocks, strict=True)
+        ]
     columns = [*tier.order, *sums, *tier.extremes]
     zeros = [name for name in tier.columns if name not in columns]
     changes = [
@@ -159,8 +159,14 @@ def _upsert(tier: Tier, sums: Iterable[str], *, exact: bool) -> str:
     changes += [
         f"{name} = max(ifnull({name}, excluded.{name}), ifnull(excluded.{name}, {name}))" for name in tier.extremes
     ]
-    marks = ", ".join(["?"] * len(columns) + ["0"] * len(zeros))
-    return (
-        f"INSERT INTO {tier.name} ({', '.join(columns + zeros)}) VALUES ({marks})"
-        f" ON CONFLICT DO UPDATE SET {', '.join(changes)}"
+    return _Upsert(
+        f"INSERT INTO {tier.name} ({', '.join(columns + zeros)}) VALUES",
+        f"({', '.join(['?'] * len(columns) + ['0'] * len(zeros))})",
+        f"ON CONFLICT DO UPDATE SET {', '.join(changes)}",
+        list(zip(*values, strict=True)),
     )
+
+
+def _replacing(tier: Tier, rows: Sequence[Sequence[Any]]) -> _Upsert:
+    marks = ", ".join("?" * len(rows[0])) if rows else ""
+    return _Upsert(f"INSERT OR REPLACE INTO {tier.name} VALUES", f"({marks})", "", rows)

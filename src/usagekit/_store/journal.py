@@ -36,6 +36,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _UNBORN = ".new"
 _UNBORN_SECONDS = 60.0  # nobody needs that long between creating a file and naming it
 _BLANK_BYTES = 64 * 1024
+_AHEAD_BYTES = 1024**2
 _LOOK_RECORDS = 64  # between looks at the quota
 _MEASURE_SECONDS = 0.05  # between looks at the whole directory, at the least
 _IS_COMPILED = hasattr(Pen, "write")
@@ -317,10 +318,12 @@ class Reading:
     that the end of the file is not the end of the story.
     """
 
-    __slots__ = ("_own", "_segment", "fd", "owned", "path")
+    __slots__ = ("_ahead", "_ahead_from", "_segment", "fd", "owned", "path")
 
     def __init__(self, name: str, path: str) -> None:
         self.path = path
+        self._ahead = b""
+        self._ahead_from = 0
         segment = _live.get(name)
         if segment is not None and segment.pid == getpid():
             self._segment: Segment | None = segment
@@ -347,7 +350,11 @@ class Reading:
 
     def read(self, offset: int, size: int) -> bytes:
         """Give up to `size` bytes from `offset` on."""
-        return os.pread(self.fd, size, offset)
+        begin = offset - self._ahead_from
+        if not 0 <= begin <= len(self._ahead) - size:
+            # As much as there is likely to be: each read hands the interpreter's lock over, as `steps` explains.
+            self._ahead, self._ahead_from, begin = os.pread(self.fd, max(size, _AHEAD_BYTES), offset), offset, 0
+        return self._ahead[begin : begin + size]
 
     def length(self) -> int:
         """Give the file's present size; final when it is not `owned`."""

@@ -6,35 +6,42 @@ records of any journal at any time. `BEGIN IMMEDIATE` lets one importer in at a 
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
-from functools import lru_cache
-from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from usagekit._store import journal as journals
 from usagekit._store import record as records
 from usagekit._store.batches import Batch, read_batch
+from usagekit._store.dictionaries import Dictionaries
 from usagekit._store.schema import BLOCK_SHIFT, OFFSET_BIAS, Transaction, connect
+from usagekit._store.steps import columns_of, write
 from usagekit._store.tombstones import Tombstones
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     from usagekit._store.retention import Purge, Retention
     from usagekit._store.rollups import Rollups
 
 STEP_RECORDS = 8000  # a transaction ends when it holds this many
 
-_COLUMNS = (
-    "seq, offset_us, shape, subject, latency_us, tail_us, output, input, cost_nano, cache_read, cache_write, reasoning"
+_INSERT = (
+    "INSERT INTO events (seq, offset_us, shape, subject, latency_us, tail_us, output, input, cost_nano, cache_read,"
+    " cache_write, reasoning) VALUES"
 )
+_BEGUN = (
+    "SELECT (SELECT value FROM counters WHERE name = 'erasures'), (SELECT value FROM counters WHERE name = 'next_seq')"
+)
+_SHORT_ROW = "(?,?,?,?,?,?,?,0,NULL,0,0,0)"
+_LONG_ROW = "(?,?,?,?,?,?,?,?,?,?,?,?)"
 _NO_TOKENS: list[Any] = [0, None, 0, 0, 0]
 _NUMBER = itemgetter(0)
+_SHAPE, _SUBJECT = 2, 3
 _STATEMENT_ROWS = 1024
 _BLOCK_ROWS = 1 << BLOCK_SHIFT
-_DICTIONARY_LIMIT = 65_536  # ids kept in memory per dictionary
 
 
 class Importer:
@@ -55,9 +62,7 @@ class Importer:
         self._connection.execute("PRAGMA busy_timeout=0")
         found = os.stat(path)
         self._identity = (found.st_dev, found.st_ino)
-        self._shapes = _Dictionary(self._find_shape)
-        self._subjects = _Dictionary(self._find_subject)
-        self._orgs = _Dictionary(lambda name: self._id("orgs", {"name": name}))
+        self._dictionaries = Dictionaries(self._connection)
         self.imported: dict[str, int] = {}  # bytes, by journal, as far as this process knows
         self._tail: _Tail | None = None
         self._tombstones = Tombstones(self._connection)
@@ -119,12 +124,9 @@ class Importer:
     def pending(self) -> list[tuple[str, str, int]]:
         """Give name, path and size of the journals that hold more than was imported."""
         longer = [entry for entry in journals.files(self._directory) if entry[2] > self.imported.get(entry[0], 0)]
-        # Another process may have been here; a look costs less than a transaction.
-        find = "SELECT imported FROM journals WHERE name=?"
-        for name, _, _ in longer:
-            row = self._connection.execute(find, (name,)).fetchone()
-            if row is not None:
-                self.imported[name] = row[0]
+        if longer:
+            # Another process may have been here; a look costs less than a transaction.
+            self.imported |= {name: imported for name, (_, imported) in self._journals(longer).items()}
         return [entry for entry in longer if entry[2] > self.imported.get(entry[0], 0)]
 
     def is_current(self) -> bool:
@@ -163,8 +165,8 @@ class Importer:
         unreadable: OSError | None = None
         late: list[tuple[str, str, int, int]] = []
         with self._transaction():
-            self._mind_erased()
-            tail = self._current_tail()
+            tail = self._begin()
+            known, ends = self._journals(pending), {}
             for name, path, _ in pending:
                 if taken >= STEP_RECORDS:
                     break
@@ -176,7 +178,7 @@ class Importer:
                     unreadable = error  # not ours to read: the others can still be imported
                     continue
                 with reading:
-                    journal, start = self._journal(name)
+                    journal, start = known.get(name) or self._new_journal(name)
                     end, has_late = start, False
                     while taken < STEP_RECORDS:
                         # Small pieces: each is decoded in one go, during which no other thread of the app runs.
@@ -186,12 +188,14 @@ class Importer:
                         end = batch.end
                         taken += len(batch.payloads) + batch.corrupt
                         has_late |= self._insert(journal, batch, tail, careful=careful)
-                    if end != start:
-                        self._connection.execute("UPDATE journals SET imported=? WHERE id=?", (end, journal))
-                    progressed[name] = end
+                    progressed[name] = ends[journal] = end
                     if has_late:
                         late.append((name, path, start, end))
             self._save_tail(tail)
+            self._connection.execute(
+                "UPDATE journals SET imported = n.value FROM json_each(?) n WHERE journals.id = CAST(n.key AS INTEGER)",
+                (json.dumps(ends),),
+            )
         self.imported |= progressed
         _blank(late)
         if unreadable is not None:
@@ -201,9 +205,8 @@ class Importer:
     def import_payloads(self, name: str, payloads: list[bytes]) -> None:
         """Import records that were accepted in memory, as journal `name`; in one transaction, or not at all."""
         with self._transaction():
-            self._mind_erased()
-            tail = self._current_tail()
-            journal, _ = self._journal(name)
+            tail = self._begin()
+            journal, _ = self._journals([(name,)]).get(name) or self._new_journal(name)
             self._insert(journal, Batch(payloads, 0, 0), tail, careful=False)
             self._save_tail(tail)
 
@@ -229,32 +232,35 @@ class Importer:
         journals.sweep_unborn(self._directory)
         return removed
 
-    def _mind_erased(self) -> None:
-        """Know who was erased; called first in each transaction, so that none commits what an erasure removed."""
-        if self._tombstones.refresh():
-            self._subjects.clear()
+    def _begin(self) -> _Tail:
+        """Give the ledger's end, in a new transaction; know who was erased, so that none of them comes back."""
+        erasures, next_seq = self._connection.execute(_BEGUN).fetchone()
+        if self._tombstones.refresh(erasures):
+            self._dictionaries.forget_subjects()
+        return self._current_tail(next_seq)
 
     def _transaction(self) -> Transaction:
         return Transaction(self._connection, self._settle)
 
     def _settle(self, committed: bool) -> None:  # noqa: FBT001  a callback
-        self._shapes.settle(committed=committed)
-        self._subjects.settle(committed=committed)
-        self._orgs.settle(committed=committed)
+        self._dictionaries.settle(committed=committed)
         if not committed:
             self._tail = None
             self.imported = {}
 
-    def _journal(self, name: str) -> tuple[int, int]:
-        row = self._connection.execute("SELECT id, imported FROM journals WHERE name=?", (name,)).fetchone()
-        if row is not None:
-            return row  # type: ignore[no-any-return]
+    def _journals(self, entries: Sequence[tuple[str, *tuple[object, ...]]]) -> dict[str, tuple[int, int]]:
+        """Give id and imported bytes of journals, by name, that the ledger knows."""
+        names = {"names": json.dumps([name for name, *_ in entries])}
+        rows = "FROM journals WHERE name IN (SELECT value FROM json_each(:names))"
+        found, *known = columns_of(self._connection, ("name", "id", "imported"), rows, names)
+        return dict(zip(found, zip(*known, strict=True), strict=True))
+
+    def _new_journal(self, name: str) -> tuple[int, int]:
         insert = "INSERT INTO journals (name, imported) VALUES (?, 0) RETURNING id, imported"
         return self._connection.execute(insert, (name,)).fetchone()  # type: ignore[no-any-return]
 
-    def _current_tail(self) -> _Tail:
+    def _current_tail(self, next_seq: int) -> _Tail:
         """Give the ledger's end: as remembered, or read anew where another process has written since."""
-        next_seq = self._connection.execute("SELECT value FROM counters WHERE name='next_seq'").fetchone()[0]
         if self._tail is not None and self._tail.next_seq == next_seq:
             return self._tail
         run = self._connection.execute(
@@ -270,6 +276,7 @@ class Importer:
         return None if row is None else _Block(number, *row)
 
     def _save_tail(self, tail: _Tail) -> None:
+        self._write_rows(tail)
         execute = self._connection.execute
         execute("UPDATE counters SET value=? WHERE name='next_seq'", (tail.next_seq,))
         if tail.corrupt or tail.repeated:
@@ -277,12 +284,10 @@ class Importer:
             execute("UPDATE counters SET value=value+? WHERE name='repeated'", (tail.repeated,))
             tail.corrupt = tail.repeated = 0
         if tail.touched:
-            marks = ",".join(["(?,?,?,?)"] * len(tail.touched))
             rows = [block.row() for block in tail.touched.values()]
-            execute(f"INSERT OR REPLACE INTO blocks VALUES {marks}", list(chain.from_iterable(rows)))
+            write(self._connection, "INSERT OR REPLACE INTO blocks VALUES", "(?,?,?,?)", "", rows)
         tail.touched.clear()
-        for run in tail.new_runs:
-            execute("INSERT INTO runs VALUES (?,?,?)", run)
+        write(self._connection, "INSERT INTO runs VALUES", "(?,?,?)", "", tail.new_runs)
         tail.new_runs.clear()
 
     def _insert(self, journal: int, batch: Batch, tail: _Tail, *, careful: bool) -> bool:
@@ -303,15 +308,17 @@ class Importer:
         short = widths == {records.SHORT}
         if len(widths) > 1:
             decoded = [record if len(record) > records.SHORT else record + _NO_TOKENS for record in decoded]
-        rows = self._rows(decoded, tail, short=short)
-        start = 0
-        while start < len(rows):
-            count = min(_STATEMENT_ROWS, 1 << (len(rows) - start).bit_length() - 1)
-            # One big statement: executemany would hand over the interpreter's lock at every row.
-            values = list(chain.from_iterable(rows[start : start + count]))
-            self._connection.execute(_insert_sql(count, short), values)
-            start += count
+        due = tail.rows[_SHORT_ROW if short else _LONG_ROW]
+        due += self._rows(decoded, tail, short=short)
+        self._write_rows(tail, leave=_STATEMENT_ROWS)
         return has_late
+
+    def _write_rows(self, tail: _Tail, *, leave: int = 1) -> None:
+        """Write rows that are due, but for fewer than `leave` of a kind, which the next batch fills up."""
+        for row, due in tail.rows.items():
+            count = len(due) - len(due) % leave
+            write(self._connection, _INSERT, row, "", due[:count], _STATEMENT_ROWS)
+            del due[:count]
 
     def _without_repeated(self, decoded: list[list[Any]], tail: _Tail) -> list[list[Any]]:
         insert = "INSERT INTO keys VALUES (?,?) ON CONFLICT DO NOTHING"
@@ -326,7 +333,9 @@ class Importer:
         return kept
 
     def _rows(self, decoded: list[list[Any]], tail: _Tail, *, short: bool) -> list[tuple[Any, ...]]:
-        shapes, subjects = self._shapes, self._subjects
+        shapes, subjects = self._dictionaries.shapes, self._dictionaries.subjects
+        shapes.learn(record[_SHAPE] for record in decoded)
+        subjects.learn(record[_SUBJECT] for record in decoded)
         rows: list[tuple[Any, ...]] = []
         while decoded:
             seq = tail.next_seq
@@ -345,40 +354,6 @@ class Importer:
                 ]
             tail.next_seq = seq + len(chunk)
         return rows
-
-    def _find_shape(self, text: str) -> int:
-        kind, event, status, route, provider, model, cost_source, aborted = text.split(records.SEPARATOR)
-        values = {
-            "kind": kind,
-            "event": event,
-            "status": int(status),
-            "route": route,
-            "provider": provider,
-            "model": model,
-            "cost_source": cost_source,
-            "aborted": int(bool(aborted)),
-        }
-        return self._id("shapes", values)
-
-    def _find_subject(self, text: str) -> int:
-        user, org, *extra = text.split(records.SEPARATOR)
-        if extra:
-            names = ("weight", "quantity", "other_output", "attributes")
-            extra_id = self._id("extras", dict(zip(names, records.parse_extra(extra[0]), strict=True)))
-        else:
-            extra_id = 0
-        values = {"user": self._id("users", {"name": user}), "org": self._orgs[org], "extra": extra_id}
-        return self._id("subjects", values)
-
-    def _id(self, table: str, values: dict[str, Any]) -> int:
-        """Give the id of the dictionary entry with these values; made where there is none. Names are literals."""
-        names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
-        insert = f"INSERT INTO {table} ({names}) VALUES ({marks}) ON CONFLICT DO NOTHING RETURNING id"
-        row = self._connection.execute(insert, values).fetchone()
-        if row is None:
-            where = " AND ".join(f"{name}=:{name}" for name in values)
-            row = self._connection.execute(f"SELECT id FROM {table} WHERE {where}", values).fetchone()
-        return row[0]  # type: ignore[no-any-return]
 
 
 class OneAtATime:
@@ -430,7 +405,7 @@ class _Block:
 class _Tail:
     """The end of the ledger, and what a transaction is about to change there."""
 
-    __slots__ = ("block", "corrupt", "new_runs", "next_seq", "repeated", "run", "touched")
+    __slots__ = ("block", "corrupt", "new_runs", "next_seq", "repeated", "rows", "run", "touched")
 
     def __init__(self, next_seq: int, run: tuple[int, int] | None, block: _Block | None) -> None:
         self.next_seq = next_seq
@@ -438,6 +413,7 @@ class _Tail:
         self.block = block
         self.touched: dict[int, _Block] = {}
         self.new_runs: list[tuple[int, int, int]] = []
+        self.rows: dict[str, list[tuple[Any, ...]]] = {_SHORT_ROW: [], _LONG_ROW: []}  # to be written
         self.corrupt = 0
         self.repeated = 0
 
@@ -464,36 +440,3 @@ def _continue_runs(tail: _Tail, journal: int, numbers: list[int]) -> None:
             tail.run = (journal, number - seq)
             tail.new_runs.append((seq, journal, number))
         seq += 1
-
-
-class _Dictionary(dict[str, int]):
-    """Ids of texts, looked up when first asked for and remembered as long as they are true.
-
-    What a rolled-back transaction made is forgotten.
-    """
-
-    def __init__(self, find: Callable[[str], int]) -> None:
-        super().__init__()
-        self._find = find
-        self._fresh: list[str] = []
-
-    def __missing__(self, text: str) -> int:
-        found = self._find(text)
-        if len(self) >= _DICTIONARY_LIMIT:
-            self.clear()
-        self[text] = found
-        self._fresh.append(text)
-        return found
-
-    def settle(self, *, committed: bool) -> None:
-        """End a transaction."""
-        if not committed:
-            for text in self._fresh:
-                self.pop(text, None)
-        self._fresh.clear()
-
-
-@lru_cache(maxsize=32)
-def _insert_sql(count: int, short: bool) -> str:  # noqa: FBT001 # a cache's key
-    row = "(?,?,?,?,?,?,?,0,NULL,0,0,0)" if short else "(?,?,?,?,?,?,?,?,?,?,?,?)"
-    return f"INSERT INTO events ({_COLUMNS}) VALUES {','.join([row] * count)}"

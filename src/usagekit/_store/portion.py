@@ -7,6 +7,7 @@ from operator import mul
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usagekit._store.schema import BLOCK_SHIFT, Transaction
+from usagekit._store.steps import columns_of
 from usagekit._store.tiers import DAY_US, HOUR_US, QUARTER_US
 
 if TYPE_CHECKING:
@@ -24,15 +25,16 @@ RANGE = (
 LISTED = f"json_each(:seqs) l CROSS JOIN events e ON e.seq = l.value JOIN blocks b ON b.block = e.seq >> {BLOCK_SHIFT}"
 """The events whose numbers are in the JSON list `seqs`."""
 
-_EVENTS = """
-SELECT b.base_us + e.offset_us, e.shape, e.subject, e.latency_us, e.tail_us, e.output, e.input, e.cost_nano,
-    e.cache_read, e.cache_write, e.reasoning
-FROM {rows}
-WHERE NOT (e.seq <= :skip_seq AND b.base_us + e.offset_us < :skip_us)
-"""
+_EVENT = (
+    "b.base_us + e.offset_us",
+    *("e.shape", "e.subject"),
+    *("e.latency_us", "e.tail_us"),
+    *("e.output", "e.input", "e.cost_nano", "e.cache_read", "e.cache_write", "e.reasoning"),
+)
+_NOT_SKIPPED = "NOT (e.seq <= :skip_seq AND b.base_us + e.offset_us < :skip_us)"
 
+_SHAPE = ("s.id", "t.id", "s.kind = 'llm'", "s.status >= 400", "s.status = 0", "s.cost_source = 'unpriced'")
 _SHAPES = """
-SELECT s.id, t.id, s.kind = 'llm', s.status >= 400, s.status = 0, s.cost_source = 'unpriced'
 FROM json_each(:ids) l CROSS JOIN shapes s ON s.id = l.value LEFT JOIN types t ON t.event = s.event AND t.kind = s.kind
 """
 
@@ -41,8 +43,8 @@ INSERT INTO types (kind, event) SELECT DISTINCT s.kind, s.event
 FROM json_each(:ids) l CROSS JOIN shapes s ON s.id = l.value WHERE true ON CONFLICT DO NOTHING
 """
 
+_SUBJECT = ("p.id", "m.id", "p.user", "p.org", "p.extra")
 _SUBJECTS = """
-SELECT p.id, m.id, p.user, p.org, p.extra
 FROM json_each(:ids) l CROSS JOIN subjects p ON p.id = l.value LEFT JOIN members m ON m.user = p.user AND m.org = p.org
 """
 
@@ -51,8 +53,8 @@ INSERT INTO members (user, org) SELECT p.user, p.org
 FROM json_each(:ids) l CROSS JOIN subjects p ON p.id = l.value WHERE true ON CONFLICT DO NOTHING
 """
 
+_EXTRA = ("x.id", "a.id", "x.attributes <> '{}'", "x.weight", "x.quantity", "x.other_output")
 _EXTRAS = """
-SELECT x.id, a.id, x.attributes <> '{}', x.weight, x.quantity, x.other_output
 FROM json_each(:ids) l CROSS JOIN extras x ON x.id = l.value LEFT JOIN attribute_sets a ON a.attributes = x.attributes
 """
 
@@ -123,8 +125,7 @@ class Portion:
         columns: those of `WIDE` that hold anything, without the factors.
     """
 
-    def __init__(self, rows: Iterable[Sequence[Any]], known: _Known, sign: int) -> None:
-        columns: Sequence[Sequence[Any]] = list(zip(*rows, strict=True))
+    def __init__(self, columns: Sequence[Sequence[Any]], known: _Known, sign: int) -> None:
         self.times, self.shapes, subjects, self.latencies, tails, outputs, inputs, costs, *cached = columns
         self.quarters = [time // QUARTER_US for time in self.times]
         self.hours = [quarter // _QUARTERS_AN_HOUR for quarter in self.quarters]
@@ -181,33 +182,34 @@ def portion(
     connection: sqlite3.Connection, rows: str, values: Mapping[str, Any], *, own_transaction: bool
 ) -> Portion | None:
     """Read some events; None where there are none. See `Fold.take`."""
-    found = connection.execute(_EVENTS.format(rows=rows), values).fetchall()
-    if not found:
+    columns = columns_of(connection, _EVENT, f"FROM {rows} WHERE {_NOT_SKIPPED}", values)
+    _, shapes, subjects, *_ = columns
+    if not shapes:
         return None
-    return Portion(found, _learned(connection, found, own_transaction=own_transaction), values["sign"])
+    known = _learned(connection, set(shapes), set(subjects), own_transaction=own_transaction)
+    return Portion(columns, known, values["sign"])
 
 
-_SHAPE, _SUBJECT = 1, 2
-
-
-def _learned(connection: sqlite3.Connection, found: Sequence[Sequence[int]], *, own_transaction: bool) -> _Known:
+def _learned(
+    connection: sqlite3.Connection, shape_ids: set[int], subject_ids: set[int], *, own_transaction: bool
+) -> _Known:
     """Look up the ids in a batch; types, members and sets of attributes get theirs where they have none."""
 
-    def look_up(select: str, insert: str, ids: Iterable[int]) -> list[tuple[Any, ...]]:
+    def look_up(parts: Sequence[str], rows: str, insert: str, ids: Iterable[int]) -> list[tuple[Any, ...]]:
         bound = {"ids": json.dumps(sorted(ids))}
-        answers = connection.execute(select, bound).fetchall()
-        if any(number is None for _, number, *_ in answers):
+        columns = columns_of(connection, parts, rows, bound)
+        if None in columns[1]:
             if own_transaction:
                 with Transaction(connection):
                     connection.execute(insert, bound)
             else:
                 connection.execute(insert, bound)
-            answers = connection.execute(select, bound).fetchall()
-        return answers
+            columns = columns_of(connection, parts, rows, bound)
+        return list(zip(*columns, strict=True))
 
-    shapes = look_up(_SHAPES, _NEW_TYPES, {row[_SHAPE] for row in found})
-    subjects = [_Subject(*row) for row in look_up(_SUBJECTS, _NEW_MEMBERS, {row[_SUBJECT] for row in found})]
-    extras = look_up(_EXTRAS, _NEW_ATTRIBUTES, {subject.extra for subject in subjects})
+    shapes = look_up(_SHAPE, _SHAPES, _NEW_TYPES, shape_ids)
+    subjects = [_Subject(*row) for row in look_up(_SUBJECT, _SUBJECTS, _NEW_MEMBERS, subject_ids)]
+    extras = look_up(_EXTRA, _EXTRAS, _NEW_ATTRIBUTES, {subject.extra for subject in subjects})
     return _Known([_Shape(*row) for row in shapes], subjects, {row[0]: _Extra(*row) for row in extras})
 
 

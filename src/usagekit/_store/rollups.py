@@ -23,6 +23,7 @@ from usagekit._store.folding import Fold
 from usagekit._store.migrations import SCHEMA_VERSION
 from usagekit._store.portion import LISTED, RANGE
 from usagekit._store.schema import BLOCK_SHIFT, Transaction
+from usagekit._store.steps import columns_of
 from usagekit._store.tiers import FAMILIES, SPAN_SHIFT, TIERS, Tier, whole_since
 from usagekit.errors import StorageError
 
@@ -36,6 +37,8 @@ CLEAR_CELLS = 2000  # removed in one transaction
 
 _ONE_BY_ONE = tuple((family,) for family in range(len(FAMILIES)))
 _ALL_AT_ONCE = (tuple(range(len(FAMILIES))),)
+
+_VERSION = "(SELECT user_version FROM pragma_user_version)"
 
 STEADY, CLEARING, REFILLING = 0, 1, 2  # rebuild_state
 
@@ -59,7 +62,8 @@ class Rollups:
 
     def lag(self) -> int:
         """Give how many events are not in the rollups yet."""
-        return self._counter("next_seq") - 1 - self._counter("rolled_seq")
+        known = self._counters()
+        return known["next_seq"] - 1 - known["rolled_seq"]
 
     def end(self) -> int:
         """Give the last sequence number there is."""
@@ -127,18 +131,15 @@ class Rollups:
         """Add the batch to one family, and say so, in the caller's transaction."""
         if family == 0:
             self._note_spans(after, last)
-            self._set("rolled_bound", bound)
-            self._set("batch_seq", last)
+            self._set(rolled_bound=bound, batch_seq=last)
         self._fold.add_to(family)
         if family + 1 < len(FAMILIES):
-            self._set("batch_families", family + 1)
+            self._set(batch_families=family + 1)
             return
-        self._set("batch_families", 0)
-        self._set("rolled_seq", last)
+        self._set(batch_families=0, rolled_seq=last)
         known = self._counters()
         if known["rebuild_state"] == REFILLING and last >= known["rebuild_seq"]:
-            for name in ("rebuild_state", "rebuild_from_us", "rebuild_seq"):
-                self._set(name, 0)
+            self._set(rebuild_state=STEADY, rebuild_from_us=0, rebuild_seq=0)
         note(self._connection, "last_rollup")
 
     def _finish_batch(self) -> dict[str, int]:
@@ -162,9 +163,10 @@ class Rollups:
         """
         known = self._finish_batch()
         # A rebuild keeps the cells before its begin, which hold what the cursor has yet to come back to.
-        held = self._connection.execute(
-            f"SELECT e.seq FROM {LISTED}"
-            " WHERE e.seq <= :rolled OR e.seq <= :again AND b.base_us + e.offset_us < :since",
+        (held,) = columns_of(
+            self._connection,
+            ("e.seq",),
+            f"FROM {LISTED} WHERE e.seq <= :rolled OR e.seq <= :again AND b.base_us + e.offset_us < :since",
             {
                 "seqs": json.dumps(seqs),
                 "rolled": known["rolled_seq"],
@@ -172,13 +174,12 @@ class Rollups:
                 "since": known["rebuild_from_us"],
             },
         )
-        values: dict[str, object] = {"seqs": json.dumps([seq for (seq,) in held]), "sign": sign}
+        values: dict[str, object] = {"seqs": json.dumps(held), "sign": sign}
         values |= {"skip_seq": 0, "skip_us": 0}
         bound = self._fold.take(LISTED, values, known["rolled_bound"], own_transaction=False)
         for family in range(len(FAMILIES)):
             self._fold.add_to(family)
-        self._set("rolled_bound", bound)
-        self._set("rollups_version", known["rollups_version"] + 1)
+        self._set(rolled_bound=bound, rollups_version=known["rollups_version"] + 1)
         self._fold.forget()
 
     def begin_rebuild(self) -> None:
@@ -188,11 +189,13 @@ class Rollups:
             if known["rebuild_state"] == CLEARING:
                 return
             since = max(whole_since(known["raw_from_us"]), known["rebuild_from_us"])
-            self._set("rebuild_from_us", since)
-            self._set("hours_from_us", min(since, known["hours_from_us"]))
-            self._set("rebuild_seq", max(known["rolled_seq"], known["rebuild_seq"]))
-            self._set("rebuild_state", CLEARING)
-            self._set("rollups_version", known["rollups_version"] + 1)
+            self._set(
+                rebuild_from_us=since,
+                hours_from_us=min(since, known["hours_from_us"]),
+                rebuild_seq=max(known["rolled_seq"], known["rebuild_seq"]),
+                rebuild_state=CLEARING,
+                rollups_version=known["rollups_version"] + 1,
+            )
 
     def _clear(self, known: dict[str, int]) -> int:
         """Remove some of the cells that are to be made anew."""
@@ -207,9 +210,11 @@ class Rollups:
             if tier is not None:
                 remove(self._connection, tier, keys)
                 return 1
-            self._set("rolled_seq", 0)
-            self._set("rebuild_state", REFILLING if known["rebuild_seq"] else STEADY)
-            self._set("rollups_version", known["rollups_version"] + 1)
+            self._set(
+                rolled_seq=0,
+                rebuild_state=REFILLING if known["rebuild_seq"] else STEADY,
+                rollups_version=known["rollups_version"] + 1,
+            )
         return 1
 
     def _note_spans(self, after: int, last: int) -> None:
@@ -227,20 +232,23 @@ class Rollups:
         return Transaction(self._connection)
 
     def _counters(self) -> dict[str, int]:
-        version: int = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        names, values, (version, *_) = columns_of(self._connection, ("name", "value", _VERSION), "FROM counters", {})
         if version != SCHEMA_VERSION:
             msg = (
                 f"the ledger is of schema {version} now, and this process knows {SCHEMA_VERSION}: it leaves the rollups"
                 " to newer ones; restart it"
             )
             raise StorageError(msg)
-        return dict(self._connection.execute("SELECT name, value FROM counters"))
+        return dict(zip(names, values, strict=True))
 
     def _counter(self, name: str) -> int:
         return self._counters()[name]
 
-    def _set(self, name: str, value: int) -> None:
-        self._connection.execute("UPDATE counters SET value = ? WHERE name = ?", (value, name))
+    def _set(self, **values: int) -> None:
+        # One statement: see `steps`.
+        self._connection.execute(
+            "UPDATE counters SET value = n.value FROM json_each(?) n WHERE name = n.key", (json.dumps(values),)
+        )
 
 
 def note(connection: sqlite3.Connection, key: str, value: str = "") -> None:

@@ -32,9 +32,8 @@ class Tombstones:
     def __bool__(self) -> bool:
         return bool(self._erased_us)
 
-    def refresh(self) -> bool:
-        """Look whether somebody was erased since the last look; within a transaction that stays true to its end."""
-        erasures = self._connection.execute("SELECT value FROM counters WHERE name='erasures'").fetchone()[0]
+    def refresh(self, erasures: int) -> bool:
+        """Tell whether somebody was erased since the last time; `erasures`: as `erasures_of` gives it."""
         if erasures == self._seen:
             return False
         self._seen = erasures
@@ -63,6 +62,11 @@ class Tombstones:
                 record[_SUBJECT] = separator + rest
                 found = True
         return found
+
+
+def erasures_of(connection: sqlite3.Connection) -> int:
+    """Give how often somebody was erased; within a transaction that stays true to its end."""
+    return connection.execute("SELECT value FROM counters WHERE name='erasures'").fetchone()[0]  # type: ignore[no-any-return]
 
 
 _TIME, _SUBJECT = 1, 3

@@ -1,0 +1,104 @@
+"""The ids of what repeats among events: shapes and subjects, as `record` explains, and what these are made of."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from usagekit._store import record as records
+from usagekit._store.steps import columns_of
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterable, Sequence
+
+LIMIT = 65_536  # ids remembered of each kind
+
+_SHAPE = ("kind", "event", "status", "route", "provider", "model", "cost_source", "aborted")
+_EXTRA = ("weight", "quantity", "other_output", "attributes")
+
+
+class Dictionaries:
+    """Finds and makes ids over one connection, in the caller's transaction.
+
+    Attributes:
+        shapes: ids by text, of those that were learned.
+        subjects: likewise.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.shapes = _Known(self._shapes)
+        self.subjects = _Known(self._subjects)
+        self._users = _Known(lambda names: self._ids("users", ("name",), [(name,) for name in names]))
+        self._orgs = _Known(lambda names: self._ids("orgs", ("name",), [(name,) for name in names]))
+        self._extras = _Known(lambda texts: self._ids("extras", _EXTRA, list(map(records.parse_extra, texts))))
+
+    def forget_subjects(self) -> None:
+        """Look all subjects up again, as somebody was erased."""
+        self.subjects.clear()
+        self._users.clear()
+
+    def settle(self, *, committed: bool) -> None:
+        """End a transaction: what a rolled-back one made is forgotten."""
+        for known in (self.shapes, self.subjects, self._users, self._orgs, self._extras):
+            known.settle(committed=committed)
+
+    def _shapes(self, texts: Sequence[str]) -> list[int]:
+        rows = []
+        for text in texts:
+            kind, event, status, route, provider, model, cost_source, aborted = text.split(records.SEPARATOR)
+            rows.append((kind, event, int(status), route, provider, model, cost_source, int(bool(aborted))))
+        return self._ids("shapes", _SHAPE, rows)
+
+    def _subjects(self, texts: Sequence[str]) -> list[int]:
+        parts = [text.split(records.SEPARATOR) for text in texts]
+        self._users.learn(user for user, *_ in parts)
+        self._orgs.learn(org for _, org, *_ in parts)
+        self._extras.learn(extra for _, _, *extras in parts for extra in extras)
+        rows = [
+            (self._users[user], self._orgs[org], self._extras[extra[0]] if extra else 0) for user, org, *extra in parts
+        ]
+        return self._ids("subjects", ("user", "org", "extra"), rows)
+
+    def _ids(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[int]:
+        """Give the ids of entries with these values, in order; made where there are none. Names are literals."""
+        # Not escaped, so that what SQLite's text cannot hold is refused.
+        values = {"rows": json.dumps(rows, ensure_ascii=False)}
+        parts = [f"json_extract(l.value, '$[{place}]')" for place in range(len(columns))]
+        self._connection.execute(
+            f"INSERT INTO {table} ({', '.join(columns)}) SELECT {', '.join(parts)} FROM json_each(:rows) l WHERE true"
+            " ON CONFLICT DO NOTHING",
+            values,
+        )
+        same = " AND ".join(f"t.{column} = {part}" for column, part in zip(columns, parts, strict=True))
+        (found,) = columns_of(
+            self._connection, ("t.id",), f"FROM json_each(:rows) l CROSS JOIN {table} t ON {same}", values
+        )
+        return found
+
+
+class _Known(dict[str, int]):
+    """Ids of texts, remembered as long as they are true."""
+
+    def __init__(self, find: Callable[[Sequence[str]], list[int]]) -> None:
+        super().__init__()
+        self._find = find
+        self._fresh: list[str] = []
+
+    def learn(self, texts: Iterable[str]) -> None:
+        """Know all of these from here on, until others are learned."""
+        wanted = dict.fromkeys(texts)
+        if len(self) + len(wanted) > LIMIT:
+            self.clear()
+        missing = [text for text in wanted if text not in self]
+        if missing:
+            self.update(zip(missing, self._find(missing), strict=True))
+            self._fresh += missing
+
+    def settle(self, *, committed: bool) -> None:
+        """End a transaction."""
+        if not committed:
+            for text in self._fresh:
+                self.pop(text, None)
+        self._fresh.clear()
