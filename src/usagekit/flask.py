@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, Flask, Response, request, request_finished, session
+from flask import Blueprint, Flask, Response, request, session
 
 from usagekit._options import check_middleware, refuse
 from usagekit.context import leave_out
@@ -17,6 +17,8 @@ from usagekit.wsgi import UsageMiddleware, exchange_of
 if TYPE_CHECKING:
     import re
     from collections.abc import Callable, Iterable, Mapping
+
+    from flask import Request
 
     from usagekit.query import Reader
     from usagekit.recorder import Recorder
@@ -83,9 +85,10 @@ def init_app(
         event=event,
         max_routes=max_routes,
     )
+    # No sooner, since whoever reads the session adds a header until it is saved, and no later: teardowns close things.
+    middleware.asks_at_start = True
     if _EXTENSION not in app.extensions:
         app.teardown_request(_leaving)
-        request_finished.connect(_finished, app)
     app.extensions[_EXTENSION] = recorder
     set_default_recorder(recorder)
     app.wsgi_app = middleware  # type: ignore[method-assign]
@@ -137,22 +140,16 @@ def usage_blueprint(
     return blueprint
 
 
-def _finished(_app: Flask, **_: object) -> None:
-    """Ask `identify`; not before, since reading the session before it is saved adds a header to the response."""
-    exchange = exchange_of(request.environ)
-    if exchange is not None and not exchange.settled:
-        exchange.identity()
-
-
-def _leaving(error: BaseException | None = None) -> None:
-    """Keep the route, and ask `identify` where there is no response to finish."""
-    exchange = exchange_of(request.environ)
+def _leaving(_error: BaseException | None = None) -> None:
+    """Keep the route, and ask `identify` where no response came as far as the middleware."""
+    left: Request = request._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001  a proxy takes longer
+    exchange = exchange_of(left.environ)
     if exchange is None:
         return
-    if request.url_rule is not None:
-        exchange.template = exchange.template or str(request.url_rule)
-        exchange.settled = exchange.settled or _is_static(request.endpoint, str(request.url_rule))
-    if error is not None and not exchange.settled:
+    if left.url_rule is not None:
+        exchange.template = exchange.template or left.url_rule.rule
+        exchange.settled = exchange.settled or _is_static(left.endpoint, left.url_rule.rule)
+    if exchange.identify is not None and not exchange.settled:
         exchange.identity()
     exchange.identify = None  # it needs what is gone from here on
 

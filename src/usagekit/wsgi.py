@@ -103,6 +103,7 @@ class UsageMiddleware:
         self._is_choosy = self._selection.is_choosy
         self.event = event
         self.route_names = Routes(max_routes)
+        self.asks_at_start = False  # whether `identify` is asked when the response begins
         self.mounts: dict[str, object] | None = getattr(app, "mounts", None)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -247,9 +248,12 @@ class _Exchange(Measurement):
         except (TypeError, AttributeError):
             self._status = 0  # no text, which some server takes
         self._headers = headers
-        # Flask takes its request away when it has answered.
+        # Flask takes its request away when it has answered, and what `identify` needs.
         if "werkzeug.request" in self._environ:
             self.template = _template(self._environ)
+            if self._middleware.asks_at_start and not self.settled:
+                self.identity()
+                self.identify = None
         return self._write
 
     def _write(self, data: bytes) -> object:
