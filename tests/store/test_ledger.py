@@ -235,6 +235,34 @@ def test_a_key_counts_once_for_ever(path: Path) -> None:
     assert [event.event for event in stored_events(path)] == ["first", "other"]
 
 
+def test_only_what_is_new_uses_up_an_id(path: Path) -> None:
+    """Sets of users are laid out by id: importers that look up whom others have met leave no gaps."""
+    for _ in range(3):
+        with Recorder(SQLiteBackend(path)) as recorder:
+            for number in range(40):
+                recorder.track("tick", user=f"user-{number}", org=f"org-{number % 4}")
+
+    used = dict(query(path, "SELECT name, seq FROM sqlite_sequence"))
+    assert {name: used[name] for name in ("users", "orgs", "subjects", "shapes")} == {
+        name: query(path, f"SELECT count(*) FROM {name} WHERE id > 0")[0][0]
+        for name in ("users", "orgs", "subjects", "shapes")
+    }
+
+
+def test_a_file_that_is_no_journal_of_ours_stops_nothing(path: Path) -> None:
+    """Not even one whose name cannot be written down."""
+    with Recorder(SQLiteBackend(path)) as recorder:
+        assert recorder.track("tick")
+        strange = os.fsencode(journals_of(str(path))) + b"/\xff.journal"
+        with open(strange, "wb") as file:  # noqa: PTH123  pathlib takes no bytes
+            file.write(b"x")
+
+        assert recorder.flush()
+
+    assert [event.event for event in stored_events(path)] == ["tick"]
+    assert os.path.exists(strange)  # noqa: PTH110
+
+
 def framed(payload: bytes) -> bytes:
     """Give a record as a journal holds it."""
     record = b"\n%08x%b\n" % (crc32(payload), payload)
@@ -281,6 +309,12 @@ def _with(place: int, value: object) -> list[list[Any]]:
 @example(_with(3, 'u\to\t[1,1,0,["ab"]]'))
 @example(_with(3, "u\to\t[1.5,1,0,{}]"))
 @example(_with(3, "u\to\t" + "[" * 100_000))
+@example([*_with(2, "named\tx\t7\t\t\t\t\t"), *_with(2, "named\tx\t07\t\t\t\t\t")])
+@example(_with(3, "u\to\t[NaN,1,0,{}]"))
+@example(_with(3, "u\to\t[1e400,1,0,{}]"))
+@example(_with(3, 'u\to\t[1,1,0,{"a":"\\ud800"}]'))
+@example(_with(3, "u\0x\to"))
+@example(_with(2, "named\tx\0y\t0\t\t\t\t\t"))
 @example(_with(4, 2**63 - 1))
 @example(_with(5, -(2**63)))
 @example(_with(12, None))

@@ -63,19 +63,32 @@ class Dictionaries:
 
     def _ids(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[int]:
         """Give the ids of entries with these values, in order; made where there are none. Names are literals."""
-        # Not escaped, so that what SQLite's text cannot hold is refused.
-        values = {"rows": json.dumps(rows, ensure_ascii=False)}
         parts = [f"json_extract(l.value, '$[{place}]')" for place in range(len(columns))]
-        self._connection.execute(
-            f"INSERT INTO {table} ({', '.join(columns)}) SELECT {', '.join(parts)} FROM json_each(:rows) l WHERE true"
-            " ON CONFLICT DO NOTHING",
-            values,
-        )
         same = " AND ".join(f"t.{column} = {part}" for column, part in zip(columns, parts, strict=True))
-        (found,) = columns_of(
-            self._connection, ("t.id",), f"FROM json_each(:rows) l CROSS JOIN {table} t ON {same}", values
-        )
-        return found
+
+        def found(wanted: Sequence[Sequence[Any]]) -> dict[int, int]:
+            listed = f"FROM json_each(:rows) l CROSS JOIN {table} t ON {same}"
+            places, ids = columns_of(self._connection, ("l.key", "t.id"), listed, {"rows": _as_json(wanted)})
+            return dict(zip(places, ids, strict=True))
+
+        known = found(rows)
+        missing = [place for place in range(len(rows)) if place not in known]
+        if missing:
+            # Only these: an insertion uses an id up, also where it finds that the entry is there.
+            new = [rows[place] for place in missing]
+            self._connection.execute(
+                f"INSERT INTO {table} ({', '.join(columns)}) SELECT {', '.join(parts)} FROM json_each(?) l WHERE true"
+                " ON CONFLICT DO NOTHING",
+                (_as_json(new),),
+            )
+            made = found(new)
+            known |= {place: made[number] for number, place in enumerate(missing)}
+        return [known[place] for place in range(len(rows))]
+
+
+def _as_json(rows: Sequence[Sequence[Any]]) -> str:
+    # Raises a ValueError for numbers that SQLite does not know; it would only say that the JSON is malformed.
+    return json.dumps(rows, ensure_ascii=False, allow_nan=False)
 
 
 class _Known(dict[str, int]):
@@ -87,11 +100,18 @@ class _Known(dict[str, int]):
         self._fresh: list[str] = []
 
     def learn(self, texts: Iterable[str]) -> None:
-        """Know all of these from here on, until others are learned."""
+        """Know all of these from here on; when others are learned, these may be forgotten.
+
+        Raises:
+            ValueError: a text that SQLite cannot hold, which no event of ours has.
+        """
         wanted = dict.fromkeys(texts)
         if len(self) + len(wanted) > LIMIT:
             self.clear()
         missing = [text for text in wanted if text not in self]
+        if any("\0" in text for text in missing):
+            msg = "SQLite ends a text at its first NUL, and would take it for another one"
+            raise ValueError(msg)
         if missing:
             self.update(zip(missing, self._find(missing), strict=True))
             self._fresh += missing

@@ -39,12 +39,12 @@ BUSY_RECORDS = 1000  # where a look brings that many, the next one comes at once
 ADOPT_SECONDS = 1.0  # between looks for what the dead left
 ROLL_UP_SECONDS = 5.0  # rollups lag no longer than that where there is time,
 PURGE_SECONDS = 600.0  # between looks for what is too old
-ROLL_UP_EVENTS = 8192  # and no further: readers add up what is left themselves,
-ROLL_UP_BUSY_EVENTS = 32_768  # so many where more events wait to be imported
+ROLL_UP_EVENTS = 8192  # and not much further: readers add up what is left themselves;
+ROLL_UP_BUSY_EVENTS = 32_768  # while more events wait to be imported, these come first until so many are left
 DELIVER_SECONDS = 0.2
 ELECT_SECONDS = 1.0  # between attempts to become a sink's sender
 BUSY_WAIT = 0.005
-MEMORY_RECORDS = 1000  # taken from a queue in memory at a time
+MEMORY_RECORDS = BUSY_RECORDS  # taken from a queue in memory at a time; no fewer, or a full queue would be waited for
 EXIT_SECONDS = 2.0
 
 

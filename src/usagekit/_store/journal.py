@@ -303,7 +303,8 @@ def files(directory: str) -> Iterator[tuple[str, str, int]]:
         return
     with entries:
         for entry in entries:
-            if entry.name.endswith(SUFFIX) and entry.is_file(follow_symlinks=False):
+            # What is not printable is no name of ours, and may be none that SQLite's text can hold.
+            if entry.name.endswith(SUFFIX) and entry.name.isprintable() and entry.is_file(follow_symlinks=False):
                 try:
                     size = entry.stat(follow_symlinks=False).st_size
                 except FileNotFoundError:

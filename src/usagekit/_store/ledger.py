@@ -146,7 +146,8 @@ class Importer:
         """Import one batch in one transaction; returns how many records it took, 0 when there are none.
 
         Raises `sqlite3.OperationalError` where another process is writing, the disk is full, and so on: nothing has
-        happened then, and the same step can be tried again.
+        happened then, and the same step can be tried again. What a record holds must raise something else: only then
+        is each one looked at.
         """
         pending = self.pending()
         if not pending:
@@ -413,7 +414,10 @@ class _Tail:
         self.block = block
         self.touched: dict[int, _Block] = {}
         self.new_runs: list[tuple[int, int, int]] = []
-        self.rows: dict[str, list[tuple[Any, ...]]] = {_SHORT_ROW: [], _LONG_ROW: []}  # to be written
+        self.rows: dict[str, list[tuple[Any, ...]]] = {
+            _SHORT_ROW: [],
+            _LONG_ROW: [],
+        }  # to be written, within one transaction
         self.corrupt = 0
         self.repeated = 0
 

@@ -274,8 +274,8 @@ _HEX_DIGITS = frozenset("0123456789abcdef")
 
 
 def _is_text(value: object) -> bool:
-    # SQLite's text holds no lone surrogates.
-    return isinstance(value, str) and value == value.encode("utf-8", "replace").decode()
+    # SQLite's text holds no lone surrogates, and its functions end at the first NUL.
+    return isinstance(value, str) and "\0" not in value and value == value.encode("utf-8", "replace").decode()
 
 
 def _in_range(value: object) -> bool:
@@ -295,7 +295,7 @@ def _is_subject(parts: list[str]) -> bool:
         weight, quantity, other_output, attributes = parse_extra(parts[2])
     except (ValueError, TypeError, RecursionError):
         return False
-    return all(map(_in_range, (weight, quantity, other_output))) and isinstance(attributes, str)
+    return all(map(_in_range, (weight, quantity, other_output))) and _is_text(attributes)
 
 
 def parse_extra(extra: str) -> tuple[int, int, int, str]:
