@@ -59,8 +59,10 @@ class _NoPen:
 class _NullPen:
     """Writes records where nothing is kept: the line and the system call alone."""
 
-    def __init__(self) -> None:
-        self.pen = Pen(os.open(os.devnull, os.O_WRONLY), os.getpid(), 2**62, int)
+    def __init__(self, stack: ExitStack) -> None:
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        stack.callback(os.close, descriptor)
+        self.pen = Pen(descriptor, os.getpid(), 2**62, int)
 
 
 def run(setting: Setting) -> Result:
@@ -102,7 +104,7 @@ def _steps(kind: str, directory: str, stack: ExitStack) -> list[tuple[str, Any]]
         ("+ exchange, route", _Stub()),
         ("+ identify", _Asking()),
         ("+ shape, subject", _recorder(f"{directory}/{kind}-nowhere.db", stack, _NoPen())),
-        ("+ record, to /dev/null", _recorder(f"{directory}/{kind}-null.db", stack, _NullPen())),
+        ("+ record, to /dev/null", _recorder(f"{directory}/{kind}-null.db", stack, _NullPen(stack))),
         (_ALL, _recorder(f"{directory}/{kind}-all.db", stack)),
     ]
 

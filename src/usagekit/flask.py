@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import re
     from collections.abc import Callable, Iterable, Mapping
 
-    from flask import Request
+    from werkzeug.routing import Rule
 
     from usagekit.query import Reader
     from usagekit.recorder import Recorder
@@ -86,7 +86,7 @@ def init_app(
         max_routes=max_routes,
     )
     # No sooner, since whoever reads the session adds a header until it is saved, and no later: teardowns close things.
-    middleware.asks_at_start = True
+    middleware.asks_at_start = asks is not None
     if _EXTENSION not in app.extensions:
         app.teardown_request(_leaving)
     app.extensions[_EXTENSION] = recorder
@@ -142,18 +142,18 @@ def usage_blueprint(
 
 def _leaving(_error: BaseException | None = None) -> None:
     """Keep the route, and ask `identify` where no response came as far as the middleware."""
-    left: Request = request._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001  a proxy takes longer
-    exchange = exchange_of(left.environ)
+    exchange = exchange_of(request.environ)
     if exchange is None:
         return
-    if left.url_rule is not None:
-        exchange.template = exchange.template or left.url_rule.rule
-        exchange.settled = exchange.settled or _is_static(left.endpoint, left.url_rule.rule)
+    rule = request.url_rule
+    if rule is not None:
+        exchange.template = exchange.template or rule.rule
+        exchange.settled = exchange.settled or _is_static(rule)
     if exchange.identify is not None and not exchange.settled:
         exchange.identity()
     exchange.identify = None  # it needs what is gone from here on
 
 
-def _is_static(endpoint: str | None, template: str) -> bool:
-    is_named_so = endpoint is not None and (endpoint == "static" or endpoint.endswith(".static"))
-    return is_named_so and template.endswith("/<path:filename>")
+def _is_static(rule: Rule) -> bool:
+    is_named_so = rule.endpoint == "static" or rule.endpoint.endswith(".static")
+    return is_named_so and rule.rule.endswith("/<path:filename>")

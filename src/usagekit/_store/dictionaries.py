@@ -30,19 +30,15 @@ class Dictionaries:
         self._connection = connection
         self.shapes = _Known(self._shapes)
         self.subjects = _Known(self._subjects)
-        self._users = _Known(lambda names: self._ids("users", ("name",), [(name,) for name in names]))
-        self._orgs = _Known(lambda names: self._ids("orgs", ("name",), [(name,) for name in names]))
-        self._extras = _Known(lambda texts: self._ids("extras", _EXTRA, list(map(records.parse_extra, texts))))
 
     def forget_subjects(self) -> None:
         """Look all subjects up again, as somebody was erased."""
         self.subjects.clear()
-        self._users.clear()
 
     def settle(self, *, committed: bool) -> None:
         """End a transaction: what a rolled-back one made is forgotten."""
-        for known in (self.shapes, self.subjects, self._users, self._orgs, self._extras):
-            known.settle(committed=committed)
+        self.shapes.settle(committed=committed)
+        self.subjects.settle(committed=committed)
 
     def _shapes(self, texts: Sequence[str]) -> list[int]:
         rows = []
@@ -53,18 +49,24 @@ class Dictionaries:
 
     def _subjects(self, texts: Sequence[str]) -> list[int]:
         parts = [text.split(records.SEPARATOR) for text in texts]
-        self._users.learn(user for user, *_ in parts)
-        self._orgs.learn(org for _, org, *_ in parts)
-        self._extras.learn(extra for _, _, *extras in parts for extra in extras)
-        rows = [
-            (self._users[user], self._orgs[org], self._extras[extra[0]] if extra else 0) for user, org, *extra in parts
-        ]
+        users = self._names("users", (user for user, *_ in parts))
+        orgs = self._names("orgs", (org for _, org, *_ in parts))
+        extras = list(dict.fromkeys(extra for _, _, *extras in parts for extra in extras))
+        extra_ids = dict(zip(extras, self._ids("extras", _EXTRA, list(map(records.parse_extra, extras))), strict=True))
+        rows = [(users[user], orgs[org], extra_ids[extra[0]] if extra else 0) for user, org, *extra in parts]
         return self._ids("subjects", ("user", "org", "extra"), rows)
+
+    def _names(self, table: str, names: Iterable[str]) -> dict[str, int]:
+        rows = [(name,) for name in dict.fromkeys(names)]
+        return {name: number for (name,), number in zip(rows, self._ids(table, ("name",), rows), strict=True)}
 
     def _ids(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[int]:
         """Give the ids of entries with these values, in order; made where there are none. Names are literals."""
         parts = [f"json_extract(l.value, '$[{place}]')" for place in range(len(columns))]
         same = " AND ".join(f"t.{column} = {part}" for column, part in zip(columns, parts, strict=True))
+
+        if not rows:
+            return []
 
         def found(wanted: Sequence[Sequence[Any]]) -> dict[int, int]:
             listed = f"FROM json_each(:rows) l CROSS JOIN {table} t ON {same}"
