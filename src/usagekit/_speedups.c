@@ -23,6 +23,7 @@ enum {
     TABLES = 8,  /* bytes that the sum takes at once */
     SLOW = 1000, /* microseconds: where the disk took longer than that for a record, */
     WARY = 1000, /* so many further ones are written without the interpreter's lock */
+    LEND = 1500, /* microseconds that the interpreter's lock is kept between two times that it is lent */
 };
 
 /* This process's id; to ask for it is a measurable part of a record. */
@@ -125,6 +126,8 @@ typedef struct {
     int fd;
     int pid;
     int wary; /* so many records are to be written without the interpreter's lock */
+    char lending;
+    long long lent; /* microseconds: when the lock was last lent */
 } Pen;
 
 static int
@@ -172,6 +175,17 @@ microseconds(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec * 1000000ll + now.tv_nsec / 1000;
+}
+
+/* Lets another thread have the interpreter's lock, if one waits for it: it takes some 50 microseconds to wake up, within
+   which this one would have the lock again. */
+static void
+lend(void)
+{
+    const struct timespec nap = {0, 1};
+    Py_BEGIN_ALLOW_THREADS
+    nanosleep(&nap, NULL);
+    Py_END_ALLOW_THREADS
 }
 
 enum { NOT_TRIED = 0, TORN = -1 };
@@ -222,7 +236,12 @@ Pen_write(Pen *self, PyObject *const *fields, Py_ssize_t count)
     else {
         long long began = microseconds();
         written = write(self->fd, record, (size_t)length);
-        self->wary = microseconds() - began > SLOW ? WARY : 0;
+        long long ended = microseconds();
+        self->wary = ended - began > SLOW ? WARY : 0;
+        if (self->lending && ended - self->lent >= LEND) {
+            lend();
+            self->lent = microseconds();
+        }
     }
     /* Without its last newline it is whole: whatever comes next begins with one. */
     if (written < length - 1) {
@@ -265,6 +284,8 @@ static PyMethodDef pen_methods[] = {
 static PyMemberDef pen_members[] = {
     {"fd", T_INT, offsetof(Pen, fd), READONLY, PyDoc_STR("Descriptor of the file.")},
     {"pid", T_INT, offsetof(Pen, pid), READONLY, PyDoc_STR("The process that may write.")},
+    {"lending", T_BOOL, offsetof(Pen, lending), 0,
+     PyDoc_STR("Whether writers let other threads have the interpreter's lock for a moment, every few milliseconds.")},
     {NULL, 0, 0, 0, NULL},
 };
 

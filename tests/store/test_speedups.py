@@ -8,7 +8,7 @@ import subprocess
 import sys
 from itertools import chain
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -151,6 +151,35 @@ def test_a_child_of_a_fork_writes_nothing(page: Page) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert page.pen.write("c") == 2
     assert [payload[-2:] for payload in records.split(page.written())[0]] == [b"a]", b"c]"]
+
+
+def test_a_pen_that_lends_lets_other_threads_run(page: Page) -> None:
+    """Though it keeps the interpreter's lock while it writes, and nobody is to ask for it within a minute."""
+    turns: list[int] = []
+    done = Event()
+
+    def count() -> None:
+        while not done.wait(0.0001):
+            turns.append(1)
+
+    other = Thread(target=count)
+    page.pen.lending = True
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(60)
+    try:
+        other.start()
+        before = len(turns)
+        for _ in range(200_000):
+            assert page.pen.write(1)
+            if len(turns) > before + 1:
+                break
+        after = len(turns)
+    finally:
+        sys.setswitchinterval(interval)
+        done.set()
+        other.join()
+
+    assert after > before + 1
 
 
 _SLOW = """

@@ -40,7 +40,8 @@ ADOPT_SECONDS = 1.0  # between looks for what the dead left
 ROLL_UP_SECONDS = 5.0  # rollups lag no longer than that where there is time,
 PURGE_SECONDS = 600.0  # between looks for what is too old
 ROLL_UP_EVENTS = 8192  # and not much further: readers add up what is left themselves;
-ROLL_UP_BUSY_EVENTS = 32_768  # while more events wait to be imported, these come first until so many are left
+ROLL_UP_BUSY_EVENTS = 32_768  # until looks were not busy for
+QUIET_SECONDS = 1.0  # importing comes first, and so many are left
 DELIVER_SECONDS = 0.2
 ELECT_SECONDS = 1.0  # between attempts to become a sink's sender
 BUSY_WAIT = 0.005
@@ -153,6 +154,7 @@ class _Crew:
         self._threads: list[threading.Thread] = []
         self._started = count().__next__
         self._adopted = float("-inf")
+        self._busy = float("-inf")
         self._rolled_up = float("-inf")
         self._purged = float("-inf")
 
@@ -252,15 +254,23 @@ class _Crew:
                 taken = self._advance()
                 if monotonic() - self._adopted >= ADOPT_SECONDS:
                     self._adopt()
+                if is_busy := taken is not None and taken >= BUSY_RECORDS:
+                    self._busy = monotonic()
+                self._engine.journal.lend(is_lending=self._is_busy())
                 if self._engine.keeps and not self._stop.is_set():
-                    self._roll_up_when_due(is_busy=_is_busy(taken))
+                    self._roll_up_when_due()
                     self._purge_when_due()
             importer = self._importer
             self._engine.journal.measure({} if importer is None else importer.imported)
-            wait = 0.0 if _is_busy(taken) else IMPORT_SECONDS
+            wait = 0.0 if is_busy else IMPORT_SECONDS
+        self._engine.journal.lend(is_lending=False)
 
-    def _roll_up_when_due(self, *, is_busy: bool) -> None:
+    def _is_busy(self) -> bool:
+        return monotonic() - self._busy < QUIET_SECONDS
+
+    def _roll_up_when_due(self) -> None:
         """Take one step where enough events wait for the rollups, or the last was long ago."""
+        is_busy = self._is_busy()
         due = not is_busy and monotonic() - self._rolled_up >= ROLL_UP_SECONDS
         at_least = ROLL_UP_BUSY_EVENTS if is_busy else 1 if due else ROLL_UP_EVENTS
         if self._work(partial(Importer.roll_up, at_least=at_least)) == 0 and due:
@@ -331,11 +341,6 @@ class _Crew:
         if self._importer is not None:
             self._importer.close()
             self._importer = None
-
-
-def _is_busy(taken: int | None) -> bool:
-    """Tell from what the last look brought whether the next one is likely to bring much, too."""
-    return taken is not None and taken >= BUSY_RECORDS
 
 
 class _Sender:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping, Sequence
 
+_STATEMENT_ROWS = 512  # the longest statements: larger ones are no faster, and are kept, one for each tier
+
 _HOURS_A_DAY = DAY_US // HOUR_US
 _QUARTERS_A_DAY = DAY_US // QUARTER_US
 
@@ -45,6 +47,7 @@ class _Upsert(NamedTuple):
     row: str
     after: str
     rows: Sequence[Sequence[Any]]
+    idle: Sequence[Any]
 
 
 class Fold:
@@ -100,7 +103,8 @@ class Fold:
         """Add the batch to the tiers of one of `FAMILIES`, in the caller's transaction."""
         for tier in FAMILIES[family]:
             if tier in self._upserts:
-                write(self._connection, *self._upserts[tier])
+                before, row, after, rows, idle = self._upserts[tier]
+                write(self._connection, before, row, after, rows, most=_STATEMENT_ROWS, idle=idle)
 
     def forget(self) -> None:
         """Free what was worked out."""
@@ -159,14 +163,16 @@ def _upsert(tier: Tier, cells: Cells, layout: Layout, *, exact: bool) -> _Upsert
     changes += [
         f"{name} = max(ifnull({name}, excluded.{name}), ifnull(excluded.{name}, {name}))" for name in tier.extremes
     ]
+    rows = list(zip(*values, strict=True))
     return _Upsert(
         f"INSERT INTO {tier.name} ({', '.join(columns + zeros)}) VALUES",
         f"({', '.join(['?'] * len(columns) + ['0'] * len(zeros))})",
         f"ON CONFLICT DO UPDATE SET {', '.join(changes)}",
-        list(zip(*values, strict=True)),
+        rows,
+        [*rows[-1][: len(cells.keys)], *([0] * len(sums)), *([None] * len(tier.extremes))],
     )
 
 
 def _replacing(tier: Tier, rows: Sequence[Sequence[Any]]) -> _Upsert:
     marks = ", ".join("?" * len(rows[0])) if rows else ""
-    return _Upsert(f"INSERT OR REPLACE INTO {tier.name} VALUES", f"({marks})", "", rows)
+    return _Upsert(f"INSERT OR REPLACE INTO {tier.name} VALUES", f"({marks})", "", rows, rows[-1] if rows else ())

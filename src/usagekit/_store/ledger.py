@@ -17,7 +17,7 @@ from usagekit._store import record as records
 from usagekit._store.batches import Batch, read_batch
 from usagekit._store.dictionaries import Dictionaries
 from usagekit._store.schema import BLOCK_SHIFT, OFFSET_BIAS, Transaction, connect
-from usagekit._store.steps import columns_of, write
+from usagekit._store.steps import columns_of, most_rows, write
 from usagekit._store.tombstones import Tombstones
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from usagekit._store.retention import Purge, Retention
     from usagekit._store.rollups import Rollups
 
-STEP_RECORDS = 8000  # a transaction ends when it holds this many
+STEP_RECORDS = 8192  # a transaction ends when it holds this many
 
 _INSERT = (
     "INSERT INTO events (seq, offset_us, shape, subject, latency_us, tail_us, output, input, cost_nano, cache_read,"
@@ -38,9 +38,7 @@ _BEGUN = (
 _SHORT_ROW = "(?,?,?,?,?,?,?,0,NULL,0,0,0)"
 _LONG_ROW = "(?,?,?,?,?,?,?,?,?,?,?,?)"
 _NO_TOKENS: list[Any] = [0, None, 0, 0, 0]
-_NUMBER = itemgetter(0)
-_SHAPE, _SUBJECT = 2, 3
-_STATEMENT_ROWS = 1024
+_NUMBER, _SHAPE, _SUBJECT = map(itemgetter, (0, 2, 3))
 _BLOCK_ROWS = 1 << BLOCK_SHIFT
 
 
@@ -75,7 +73,7 @@ class Importer:
         Returns how many it were, 0 when there is nothing to do, None while another process is at it. Raises as `step`.
         """
         rollups = self._rolling()
-        if rollups.lag() < at_least and not rollups.is_rebuilding():
+        if not rollups.is_due(at_least):
             return 0
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
         with OneAtATime(os.path.join(self._directory, "rollups.lock")) as elected:
@@ -311,14 +309,14 @@ class Importer:
             decoded = [record if len(record) > records.SHORT else record + _NO_TOKENS for record in decoded]
         due = tail.rows[_SHORT_ROW if short else _LONG_ROW]
         due += self._rows(decoded, tail, short=short)
-        self._write_rows(tail, leave=_STATEMENT_ROWS)
+        self._write_rows(tail, whole=True)
         return has_late
 
-    def _write_rows(self, tail: _Tail, *, leave: int = 1) -> None:
-        """Write rows that are due, but for fewer than `leave` of a kind, which the next batch fills up."""
+    def _write_rows(self, tail: _Tail, *, whole: bool = False) -> None:
+        """Write rows that are due; `whole`: but for those that fill no statement, as the next batch will fill it."""
         for row, due in tail.rows.items():
-            count = len(due) - len(due) % leave
-            write(self._connection, _INSERT, row, "", due[:count], _STATEMENT_ROWS)
+            count = len(due) - len(due) % most_rows(row) if whole else len(due)
+            write(self._connection, _INSERT, row, "", due[:count])
             del due[:count]
 
     def _without_repeated(self, decoded: list[list[Any]], tail: _Tail) -> list[list[Any]]:
@@ -335,8 +333,8 @@ class Importer:
 
     def _rows(self, decoded: list[list[Any]], tail: _Tail, *, short: bool) -> list[tuple[Any, ...]]:
         shapes, subjects = self._dictionaries.shapes, self._dictionaries.subjects
-        shapes.learn(record[_SHAPE] for record in decoded)
-        subjects.learn(record[_SUBJECT] for record in decoded)
+        shapes.learn(map(_SHAPE, decoded))
+        subjects.learn(map(_SUBJECT, decoded))
         rows: list[tuple[Any, ...]] = []
         while decoded:
             seq = tail.next_seq

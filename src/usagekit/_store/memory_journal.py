@@ -106,6 +106,9 @@ class MemoryJournal:
             self._begin_counting()
         return self._held.offered.counts()
 
+    def lend(self, *, is_lending: bool) -> None:
+        """Do nothing: only a compiled pen keeps the interpreter's lock while it writes, and there is none here."""
+
     def measure(self, imported: Mapping[str, int]) -> None:
         """Do nothing: the queue is its own measure."""
 

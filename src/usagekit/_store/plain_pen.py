@@ -14,9 +14,10 @@ __all__ = ["Pen"]
 class Pen:
     """Numbers the records of one journal file; see `_speedups.c`."""
 
-    __slots__ = ("fd", "pid", "take")
+    __slots__ = ("fd", "lending", "pid", "take")
 
     def __init__(self, fd: int, pid: int, look_every: int, accept: Callable[[], object], /) -> None:
         self.fd = fd
         self.pid = pid
+        self.lending = False
         self.take: Callable[[], int] = count(1).__next__

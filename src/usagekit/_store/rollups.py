@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from time import monotonic
+from time import thread_time
 from typing import TYPE_CHECKING
 
 from usagekit._store.folding import Fold
@@ -29,16 +29,24 @@ from usagekit.errors import StorageError
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Mapping
 
 STEP_EVENTS = (4096, 8192)  # folded in one step: at least, at most
 AT_ONCE_EVENTS = 1024  # fewer are not worth several transactions, and keep no writer waiting
-LOCK_SECONDS = 0.04  # how long a transaction should take; the number of events follows from it
+LOCK_SECONDS = 0.04  # of work in a transaction; the number of events follows from it. What others do is not counted:
+# a busy app or disk makes a smaller batch wait as long, and as often.
 CLEAR_CELLS = 2000  # removed in one transaction
 
 _ONE_BY_ONE = tuple((family,) for family in range(len(FAMILIES)))
 _ALL_AT_ONCE = (tuple(range(len(FAMILIES))),)
 
 _VERSION = "(SELECT user_version FROM pragma_user_version)"
+
+_SET = f"""
+UPDATE counters SET value = n.value FROM json_each(?) n WHERE name = n.key
+AND NOT EXISTS (SELECT 1 FROM json_each(?) w JOIN counters c ON c.name = w.key WHERE c.value <> w.value)
+AND {_VERSION} = ?
+"""
 
 STEADY, CLEARING, REFILLING = 0, 1, 2  # rebuild_state
 
@@ -57,13 +65,8 @@ class Rollups:
     def __init__(self, connection: sqlite3.Connection, *, at_once: int = AT_ONCE_EVENTS) -> None:
         self._connection = connection
         self._at_once = at_once
-        self._limit = STEP_EVENTS[0]
+        self._limit = STEP_EVENTS[1]
         self._fold = Fold(connection)
-
-    def lag(self) -> int:
-        """Give how many events are not in the rollups yet."""
-        known = self._counters()
-        return known["next_seq"] - 1 - known["rolled_seq"]
 
     def end(self) -> int:
         """Give the last sequence number there is."""
@@ -71,16 +74,18 @@ class Rollups:
 
     def reach(self, seq: int) -> bool:
         """Tell whether the rollups hold everything up to a sequence number."""
-        return self._counter("rolled_seq") >= seq and not self.is_rebuilding()
+        known = self._counters()
+        return known["rolled_seq"] >= seq and known["rebuild_state"] == STEADY
 
-    def is_rebuilding(self) -> bool:
-        """Tell whether a rebuild has begun, and not ended."""
-        return self._counter("rebuild_state") != STEADY
+    def is_due(self, at_least: int) -> bool:
+        """Tell whether `at_least` so many events wait for the rollups, or a rebuild goes on."""
+        known = self._counters()
+        return known["next_seq"] - 1 - known["rolled_seq"] >= at_least or known["rebuild_state"] != STEADY
 
     def step(self, limit: int | None = None) -> int:
         """Fold the next events; returns how many sequence numbers that were, 0 when the rollups are up to date.
 
-        `limit`: how many events at most; None = as many as keep the write lock for about `LOCK_SECONDS`.
+        `limit`: how many events at most; None = as many as are `LOCK_SECONDS` of work.
         """
         known = self._counters()
         if known["rebuild_state"] == CLEARING:
@@ -93,11 +98,10 @@ class Rollups:
         longest = 0.0
         for families in _ALL_AT_ONCE if last - after <= self._at_once else _ONE_BY_ONE:
             with self._transaction():
-                began = monotonic()
+                began = thread_time()
                 for family in families:
-                    if self._is_due(family, last, known):
-                        self._add_family(family, after, last, bound)
-                longest = max(longest, monotonic() - began)
+                    self._add_family(family, after, last, known, bound)
+                longest = max(longest, thread_time() - began)
         if limit is None and last - after >= self._limit // 2 and longest:
             fitting = int(self._limit * min(2.0, LOCK_SECONDS / longest))
             self._limit = max(STEP_EVENTS[0], min(STEP_EVENTS[1], fitting))
@@ -120,27 +124,26 @@ class Rollups:
             own_transaction=own_transaction,
         )
 
-    def _is_due(self, family: int, last: int, known: dict[str, int]) -> bool:
-        """Tell whether a family lacks the batch that was worked out; no where somebody else changed cells since."""
-        now = self._counters()
-        if any(now[name] != known[name] for name in ("rolled_seq", "rollups_version", "rollups_from_us")):
-            return False
-        return now["batch_families"] == family and (family == 0 or now["batch_seq"] == last)
+    def _add_family(self, family: int, after: int, last: int, known: dict[str, int], bound: int) -> None:
+        """Add the batch to one family, and say so, in the caller's transaction; not where it holds the batch already.
 
-    def _add_family(self, family: int, after: int, last: int, bound: int) -> None:
-        """Add the batch to one family, and say so, in the caller's transaction."""
+        Nor where somebody else changed cells since the counters were `known`, after which the batch was worked out.
+        """
+        begun = {"batch_seq": last} if family else {}
+        if family + 1 < len(FAMILIES):
+            changes = {"batch_families": family + 1} | ({} if family else {"batch_seq": last, "rolled_bound": bound})
+        else:
+            changes = {"batch_families": 0, "rolled_seq": last}
+            if known["rebuild_state"] == REFILLING and last >= known["rebuild_seq"]:
+                changes |= {"rebuild_state": STEADY, "rebuild_from_us": 0, "rebuild_seq": 0}
+        unchanged = {name: known[name] for name in ("rolled_seq", "rollups_version", "rollups_from_us")}
+        if not self._set(changes, where=unchanged | {"batch_families": family} | begun):
+            return
         if family == 0:
             self._note_spans(after, last)
-            self._set(rolled_bound=bound, batch_seq=last)
         self._fold.add_to(family)
-        if family + 1 < len(FAMILIES):
-            self._set(batch_families=family + 1)
-            return
-        self._set(batch_families=0, rolled_seq=last)
-        known = self._counters()
-        if known["rebuild_state"] == REFILLING and last >= known["rebuild_seq"]:
-            self._set(rebuild_state=STEADY, rebuild_from_us=0, rebuild_seq=0)
-        note(self._connection, "last_rollup")
+        if family + 1 == len(FAMILIES):
+            note(self._connection, "last_rollup")
 
     def _finish_batch(self) -> dict[str, int]:
         """Add a batch that some families hold to the others, in the caller's transaction; gives the counters."""
@@ -149,7 +152,7 @@ class Rollups:
             after, last = known["rolled_seq"], known["batch_seq"]
             bound = self._take_batch(after, last, known, own_transaction=False)
             for family in range(known["batch_families"], len(FAMILIES)):
-                self._add_family(family, after, last, bound)
+                self._add_family(family, after, last, known, bound)
             self._fold.forget()
             known = self._counters()
         return known
@@ -179,7 +182,7 @@ class Rollups:
         bound = self._fold.take(LISTED, values, known["rolled_bound"], own_transaction=False)
         for family in range(len(FAMILIES)):
             self._fold.add_to(family)
-        self._set(rolled_bound=bound, rollups_version=known["rollups_version"] + 1)
+        self._set({"rolled_bound": bound, "rollups_version": known["rollups_version"] + 1})
         self._fold.forget()
 
     def begin_rebuild(self) -> None:
@@ -190,11 +193,13 @@ class Rollups:
                 return
             since = max(whole_since(known["raw_from_us"]), known["rebuild_from_us"])
             self._set(
-                rebuild_from_us=since,
-                hours_from_us=min(since, known["hours_from_us"]),
-                rebuild_seq=max(known["rolled_seq"], known["rebuild_seq"]),
-                rebuild_state=CLEARING,
-                rollups_version=known["rollups_version"] + 1,
+                {
+                    "rebuild_from_us": since,
+                    "hours_from_us": min(since, known["hours_from_us"]),
+                    "rebuild_seq": max(known["rolled_seq"], known["rebuild_seq"]),
+                    "rebuild_state": CLEARING,
+                    "rollups_version": known["rollups_version"] + 1,
+                }
             )
 
     def _clear(self, known: dict[str, int]) -> int:
@@ -211,9 +216,11 @@ class Rollups:
                 remove(self._connection, tier, keys)
                 return 1
             self._set(
-                rolled_seq=0,
-                rebuild_state=REFILLING if known["rebuild_seq"] else STEADY,
-                rollups_version=known["rollups_version"] + 1,
+                {
+                    "rolled_seq": 0,
+                    "rebuild_state": REFILLING if known["rebuild_seq"] else STEADY,
+                    "rollups_version": known["rollups_version"] + 1,
+                }
             )
         return 1
 
@@ -244,11 +251,14 @@ class Rollups:
     def _counter(self, name: str) -> int:
         return self._counters()[name]
 
-    def _set(self, **values: int) -> None:
-        # One statement: see `steps`.
-        self._connection.execute(
-            "UPDATE counters SET value = n.value FROM json_each(?) n WHERE name = n.key", (json.dumps(values),)
-        )
+    def _set(self, changes: Mapping[str, int], *, where: Mapping[str, int] | None = None) -> bool:
+        """Set counters, in the caller's transaction, if those named in `where` are as it says; tells whether they were.
+
+        They are not, either, where a newer process has laid the ledger out anew.
+        """
+        # One statement, not a look and a change: see `steps`.
+        changed = self._connection.execute(_SET, (json.dumps(changes), json.dumps(where or {}), SCHEMA_VERSION))
+        return changed.rowcount > 0
 
 
 def note(connection: sqlite3.Connection, key: str, value: str = "") -> None:

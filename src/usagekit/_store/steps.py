@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Mapping, Sequence
 
+_VALUES = 32_766  # in one statement: SQLite's own limit
+
 
 def columns_of(
     connection: sqlite3.Connection, columns: Iterable[str], rows: str, values: Mapping[str, Any]
@@ -27,15 +29,46 @@ def columns_of(
 
 
 def write(  # noqa: PLR0917  the parts of a statement, in their order
-    connection: sqlite3.Connection, before: str, row: str, after: str, rows: Sequence[Sequence[Any]], most: int = 512
+    connection: sqlite3.Connection,
+    before: str,
+    row: str,
+    after: str,
+    rows: Sequence[Sequence[Any]],
+    most: int | None = None,
+    *,
+    idle: Sequence[Any] | None = None,
 ) -> None:
-    """Write rows by statements of up to `most` of them each: `before`, as many times `row` as there are, `after`."""
+    """Write rows by statements of many rows each: `before`, as many times `row` as there are, `after`.
+
+    Args:
+        connection: where to.
+        before: what stands before the rows.
+        row: a row of question marks, in brackets.
+        after: what stands behind the rows.
+        rows: their values.
+        most: rows in a statement, a power of two; None = `most_rows(row)`.
+        idle: the values of a row that changes nothing after all the others, to fill the last statement up; None = there
+            is none, so the last few rows take several statements.
+    """
+    limit = most or most_rows(row)
     start = 0
     while start < len(rows):
-        count = min(most, 1 << (len(rows) - start).bit_length() - 1)  # few lengths, so that statements are kept
+        left = len(rows) - start
+        # Few lengths, so that statements are kept.
+        lower = 1 << left.bit_length() - 1
+        count = min(limit, lower)
+        if idle is not None and lower < left < limit:
+            count = lower * 3 // 2 if left <= lower * 3 // 2 else lower * 2
         values = list(chain.from_iterable(rows[start : start + count]))
+        if idle is not None and left < count:
+            values += list(idle) * (count - left)
         connection.execute(_statement(before, row, after, count), values)
         start += count
+
+
+def most_rows(row: str) -> int:
+    """Give the power of two of rows that fit into a statement wherever SQLite was not told to hold fewer values."""
+    return 1 << (_VALUES // row.count("?")).bit_length() - 1
 
 
 @lru_cache(maxsize=128)
