@@ -10,13 +10,23 @@ if TYPE_CHECKING:
 __all__ = ["AsgiRequest", "Headers", "WsgiRequest"]
 
 
-_ENCODED: dict[str, bytes] = {}  # the few names that an app asks for
+# The few names that an app asks for, as ASGI and WSGI spell them.
+_ENCODED: dict[str, bytes] = {}
+_KEYS: dict[str, str] = {}
 
 
 def _encoded(name: str) -> bytes:
     if len(_ENCODED) >= 256:
         _ENCODED.clear()
     found = _ENCODED[name] = name.lower().encode("latin-1", "replace")
+    return found
+
+
+def _key(name: str) -> str:
+    if len(_KEYS) >= 256:
+        _KEYS.clear()
+    key = name.upper().replace("-", "_")
+    found = _KEYS[name] = key if key in {"CONTENT_TYPE", "CONTENT_LENGTH"} else "HTTP_" + key
     return found
 
 
@@ -198,10 +208,7 @@ class _EnvironHeaders(Headers):
         self._environ = environ
 
     def get(self, name: str, default: str | None = None) -> str | None:
-        key = name.upper().replace("-", "_")
-        if key not in {"CONTENT_TYPE", "CONTENT_LENGTH"}:
-            key = "HTTP_" + key
-        value = self._environ.get(key)
+        value = self._environ.get(_KEYS.get(name) or _key(name))
         return default if value is None else str(value)
 
     def __iter__(self) -> Iterator[str]:
