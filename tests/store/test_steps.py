@@ -70,7 +70,7 @@ def test_a_row_that_changes_nothing_fills_the_last_statement_up(count: int, memo
 
 
 def test_a_statement_holds_what_sqlite_takes_everywhere(memory: sqlite3.Connection) -> None:
-    """Where its limit was raised, others' was not."""
+    """Some raise its limit, which is this one otherwise."""
     memory.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 32_766)
     rows = [(number, 1) for number in range(20_000)]
 
