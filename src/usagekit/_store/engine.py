@@ -251,6 +251,7 @@ class _Crew:
         wait = IMPORT_SECONDS
         while not self._stop.wait(wait):
             with self._importing:
+                self._engine.journal.lend(is_lending=True)
                 taken = self._advance()
                 if monotonic() - self._adopted >= ADOPT_SECONDS:
                     self._adopt()
@@ -262,8 +263,8 @@ class _Crew:
                     self._purge_when_due()
             importer = self._importer
             self._engine.journal.measure({} if importer is None else importer.imported)
+            self._engine.journal.lend(is_lending=False)
             wait = 0.0 if is_busy else IMPORT_SECONDS
-        self._engine.journal.lend(is_lending=False)
 
     def _is_busy(self) -> bool:
         return monotonic() - self._busy < QUIET_SECONDS
