@@ -155,5 +155,6 @@ def _leaving(_error: BaseException | None = None) -> None:
 
 
 def _is_static(rule: Rule) -> bool:
-    is_named_so = rule.endpoint == "static" or rule.endpoint.endswith(".static")
+    endpoint = rule.endpoint  # None where somebody put a rule of their own into the map
+    is_named_so = isinstance(endpoint, str) and (endpoint == "static" or endpoint.endswith(".static"))
     return is_named_so and rule.rule.endswith("/<path:filename>")

@@ -25,6 +25,7 @@ from usagekit.query import UsageQuery
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -118,6 +119,67 @@ def test_a_batch_that_some_families_hold_is_counted_once(path: Path, families: i
     roll_up(path)
     assert cells(path) == found
     assert sum(row[2] for row in found["quarters"]) == sum(event.weight for event in happened)
+
+
+class Overtaken(Rollups):
+    """Has something happen between what it works out and what it adds."""
+
+    def __init__(self, connection: sqlite3.Connection, happen: Callable[[], object]) -> None:
+        super().__init__(connection, at_once=0)
+        self._happen = happen
+
+    def _take_batch(self, *args: Any, **kwargs: Any) -> int:
+        bound = super()._take_batch(*args, **kwargs)
+        self._happen()
+        return bound
+
+
+def _reprice(connection: sqlite3.Connection) -> None:
+    with Transaction(connection):
+        Rollups(connection).fold_rows([1], -1)
+        Rollups(connection).fold_rows([1], 1)
+
+
+def _begin_another_batch(connection: sqlite3.Connection) -> None:
+    with pytest.raises(DiedError):
+        Dying(connection, 1).step(30)
+
+
+def _forget_old_rollups(connection: sqlite3.Connection) -> None:
+    connection.execute("UPDATE counters SET value = value + 1 WHERE name = 'rollups_from_us'")
+
+
+def _lay_out_anew(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA user_version=99")
+
+
+@pytest.mark.parametrize(
+    "happen",
+    [
+        _reprice,
+        _begin_another_batch,
+        _forget_old_rollups,
+        _lay_out_anew,
+        lambda connection: Rollups(connection).begin_rebuild(),
+        lambda connection: Rollups(connection).step(100),
+    ],
+    ids=["reprice", "another batch", "rollups purged", "newer schema", "rebuild", "same batch"],
+)
+def test_a_batch_that_was_overtaken_changes_nothing(path: Path, happen: Callable[[sqlite3.Connection], object]) -> None:
+    """What was worked out before is not added to what is there now."""
+    write_events(path, 300)
+    roll_up_to(path, 100)
+    found: list[object] = []
+
+    def happening() -> None:
+        with closing(connect(str(path))) as other:
+            happen(other)
+        found.append(cells(path))
+
+    with closing(connect(str(path))) as connection:
+        Overtaken(connection, happening).step(100)
+
+    assert [cells(path)] == found
 
 
 def test_a_process_that_is_behind_leaves_the_rollups_alone(path: Path) -> None:

@@ -169,17 +169,15 @@ def test_a_pen_that_lends_lets_other_threads_run(page: Page) -> None:
     try:
         other.start()
         before = len(turns)
-        for _ in range(200_000):
+        for _ in range(20_000):  # some 40 ms
             assert page.pen.write(1)
-            if len(turns) > before + 1:
-                break
         after = len(turns)
     finally:
         sys.setswitchinterval(interval)
         done.set()
         other.join()
 
-    assert after > before + 1
+    assert after >= before + 5
 
 
 _SLOW = """

@@ -14,6 +14,7 @@ import pytest
 from flask import Blueprint, Flask, Response, after_this_request, g, redirect, session, stream_with_context
 from flask_login import LoginManager, UserMixin, current_user, login_user
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.routing import Rule
 
 from tests.support.capture import capturing
 from tests.support.matrix import matrix
@@ -107,6 +108,18 @@ def test_routes_are_templates(capture: Capture, install: Callable[[Flask, Record
     assert [int(answer.status[:3]) for answer in answers] == [status for _, _, status, _ in ROUTES]
     events = [(event.status, event.route) for event in capture.events()]
     assert events == [(status, route) for _, _, status, route in ROUTES]
+
+
+def test_a_rule_without_an_endpoint_is_a_route(capture: Capture) -> None:
+    """Flask allows what it has no decorator for."""
+    app = make_app()
+    app.url_map.add(Rule("/bare/<name>"))
+    app.view_functions[None] = lambda name: name  # type: ignore[index]
+    init_app(app, capture.recorder)
+
+    assert ask(app, "/bare/x").status == "200 OK"
+
+    assert [event.route for event in capture.events()] == ["GET /bare/<name>"]
 
 
 @matrix("Flask", "static files are left out")

@@ -62,11 +62,10 @@ class Dictionaries:
 
     def _ids(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[int]:
         """Give the ids of entries with these values, in order; made where there are none. Names are literals."""
-        parts = [f"json_extract(l.value, '$[{place}]')" for place in range(len(columns))]
-        same = " AND ".join(f"t.{column} = {part}" for column, part in zip(columns, parts, strict=True))
-
         if not rows:
             return []
+        parts = [f"json_extract(l.value, '$[{place}]')" for place in range(len(columns))]
+        same = " AND ".join(f"t.{column} = {part}" for column, part in zip(columns, parts, strict=True))
 
         def found(wanted: Sequence[Sequence[Any]]) -> dict[int, int]:
             listed = f"FROM json_each(:rows) l CROSS JOIN {table} t ON {same}"

@@ -10,6 +10,7 @@ import atexit
 import os
 import sqlite3
 import threading
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from time import monotonic, sleep
@@ -27,7 +28,7 @@ from usagekit.errors import StorageError
 from usagekit.event import from_microseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from usagekit._guard import Guard
     from usagekit._store.journal import Journal
@@ -40,8 +41,8 @@ ADOPT_SECONDS = 1.0  # between looks for what the dead left
 ROLL_UP_SECONDS = 5.0  # rollups lag no longer than that where there is time,
 PURGE_SECONDS = 600.0  # between looks for what is too old
 ROLL_UP_EVENTS = 8192  # and not much further: readers add up what is left themselves;
-ROLL_UP_BUSY_EVENTS = 32_768  # until looks were not busy for
-QUIET_SECONDS = 1.0  # importing comes first, and so many are left
+ROLL_UP_BUSY_EVENTS = 32_768  # as far as they lag where a look brought much within
+QUIET_SECONDS = 1.0  # this time, since importing comes first
 DELIVER_SECONDS = 0.2
 ELECT_SECONDS = 1.0  # between attempts to become a sink's sender
 BUSY_WAIT = 0.005
@@ -179,14 +180,15 @@ class _Crew:
             return False
         try:
             arrived = self._arrival()
-            while True:
-                taken = self._advance()
-                if taken == 0 or (taken and arrived()):
-                    return True
-                if monotonic() > deadline:
-                    return False
-                if taken is None:
-                    sleep(BUSY_WAIT)
+            with self._lending():
+                while True:
+                    taken = self._advance()
+                    if taken == 0 or (taken and arrived()):
+                        return True
+                    if monotonic() > deadline:
+                        return False
+                    if taken is None:
+                        sleep(BUSY_WAIT)
         finally:
             self._importing.release()
 
@@ -251,30 +253,37 @@ class _Crew:
         wait = IMPORT_SECONDS
         while not self._stop.wait(wait):
             with self._importing:
-                self._engine.journal.lend(is_lending=True)
-                taken = self._advance()
+                with self._lending():
+                    taken = self._advance()
+                brought_much = taken is not None and taken >= BUSY_RECORDS
+                if brought_much:
+                    self._busy = monotonic()
                 if monotonic() - self._adopted >= ADOPT_SECONDS:
                     self._adopt()
-                if is_busy := taken is not None and taken >= BUSY_RECORDS:
-                    self._busy = monotonic()
-                self._engine.journal.lend(is_lending=self._is_busy())
                 if self._engine.keeps and not self._stop.is_set():
                     self._roll_up_when_due()
                     self._purge_when_due()
             importer = self._importer
             self._engine.journal.measure({} if importer is None else importer.imported)
-            self._engine.journal.lend(is_lending=False)
-            wait = 0.0 if is_busy else IMPORT_SECONDS
+            wait = 0.0 if brought_much else IMPORT_SECONDS
 
-    def _is_busy(self) -> bool:
-        return monotonic() - self._busy < QUIET_SECONDS
+    @contextmanager
+    def _lending(self, *, is_lending: bool = True) -> Iterator[None]:
+        """Have the app give this thread its turns; for who holds `_importing`."""
+        self._engine.journal.lend(is_lending=is_lending)
+        try:
+            yield
+        finally:
+            self._engine.journal.lend(is_lending=False)
 
     def _roll_up_when_due(self) -> None:
         """Take one step where enough events wait for the rollups, or the last was long ago."""
-        is_busy = self._is_busy()
+        is_busy = monotonic() - self._busy < QUIET_SECONDS
         due = not is_busy and monotonic() - self._rolled_up >= ROLL_UP_SECONDS
         at_least = ROLL_UP_BUSY_EVENTS if is_busy else 1 if due else ROLL_UP_EVENTS
-        if self._work(partial(Importer.roll_up, at_least=at_least)) == 0 and due:
+        with self._lending(is_lending=is_busy):  # there is time where it is not
+            rolled_up = self._work(partial(Importer.roll_up, at_least=at_least))
+        if rolled_up == 0 and due:
             self._rolled_up = monotonic()
 
     def _purge_when_due(self) -> None:

@@ -175,4 +175,5 @@ def _upsert(tier: Tier, cells: Cells, layout: Layout, *, exact: bool) -> _Upsert
 
 def _replacing(tier: Tier, rows: Sequence[Sequence[Any]]) -> _Upsert:
     marks = ", ".join("?" * len(rows[0])) if rows else ""
+    # The last one replaces itself, so it can be written again.
     return _Upsert(f"INSERT OR REPLACE INTO {tier.name} VALUES", f"({marks})", "", rows, rows[-1] if rows else ())

@@ -150,6 +150,7 @@ class Journal:
         "_full",
         "_imported",
         "_is_compiled",
+        "_is_lending",
         "_measured",
         "_offered",
         "_offered_in",
@@ -179,6 +180,7 @@ class Journal:
     def _begin_counting(self) -> None:
         pid = getpid()
         self._segment: Segment | None = None
+        self._is_lending = False
         self.pen: Segment | None = None
         # Threads that race here after a fork are given the same counts.
         self._offered = self._offered_in.setdefault(pid, Offered())
@@ -240,6 +242,7 @@ class Journal:
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
             self._segment = segment = Segment(self._directory, self._pid, self._accept)
             self._size = 0
+            segment.lending = self._is_lending
             self.measure(self._imported)
         except OSError as error:
             self.release()
@@ -260,13 +263,14 @@ class Journal:
         self.pen = self._segment if self._is_compiled and not full else None
 
     def lend(self, *, is_lending: bool) -> None:
-        """Say whether who writes lets the importing thread run every 1.5 milliseconds, and not every five.
+        """Say whether who writes lets the importing thread have a turn every 1.5 milliseconds, and not every five.
 
         An app that never waits would otherwise give it fewer turns than it takes to keep up.
         """
-        pen = self.pen
-        if pen is not None:
-            pen.lending = is_lending
+        self._is_lending = is_lending
+        segment = self._segment
+        if segment is not None:
+            segment.lending = is_lending
 
     def measure(self, imported: Mapping[str, int]) -> None:
         """Look how much of the quota is left; the importing thread calls this as it goes.

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 STEP_EVENTS = (4096, 8192)  # folded in one step: at least, at most
 AT_ONCE_EVENTS = 1024  # fewer are not worth several transactions, and keep no writer waiting
-LOCK_SECONDS = 0.04  # of work in a transaction; the number of events follows from it. What others do is not counted:
-# a busy app or disk makes a smaller batch wait as long, and as often.
+# Of processor time in a transaction; the number of events follows from it. A busy app or disk is not counted, as it
+# makes a smaller batch wait as long, and batches more often.
+WORK_SECONDS = 0.04
 CLEAR_CELLS = 2000  # removed in one transaction
 
 _ONE_BY_ONE = tuple((family,) for family in range(len(FAMILIES)))
@@ -85,7 +86,9 @@ class Rollups:
     def step(self, limit: int | None = None) -> int:
         """Fold the next events; returns how many sequence numbers that were, 0 when the rollups are up to date.
 
-        `limit`: how many events at most; None = as many as are `LOCK_SECONDS` of work.
+        They were not folded here where somebody else was faster, or has laid the ledger out anew: the next step tells.
+
+        `limit`: how many events at most; None = as many as are `WORK_SECONDS` of work.
         """
         known = self._counters()
         if known["rebuild_state"] == CLEARING:
@@ -103,7 +106,7 @@ class Rollups:
                     self._add_family(family, after, last, known, bound)
                 longest = max(longest, thread_time() - began)
         if limit is None and last - after >= self._limit // 2 and longest:
-            fitting = int(self._limit * min(2.0, LOCK_SECONDS / longest))
+            fitting = int(self._limit * min(2.0, WORK_SECONDS / longest))
             self._limit = max(STEP_EVENTS[0], min(STEP_EVENTS[1], fitting))
         self._fold.forget()
         return last - after
@@ -129,7 +132,7 @@ class Rollups:
 
         Nor where somebody else changed cells since the counters were `known`, after which the batch was worked out.
         """
-        begun = {"batch_seq": last} if family else {}
+        same_batch = {"batch_seq": last} if family else {}
         if family + 1 < len(FAMILIES):
             changes = {"batch_families": family + 1} | ({} if family else {"batch_seq": last, "rolled_bound": bound})
         else:
@@ -137,7 +140,7 @@ class Rollups:
             if known["rebuild_state"] == REFILLING and last >= known["rebuild_seq"]:
                 changes |= {"rebuild_state": STEADY, "rebuild_from_us": 0, "rebuild_seq": 0}
         unchanged = {name: known[name] for name in ("rolled_seq", "rollups_version", "rollups_from_us")}
-        if not self._set(changes, where=unchanged | {"batch_families": family} | begun):
+        if not self._set(changes, where=unchanged | {"batch_families": family} | same_batch):
             return
         if family == 0:
             self._note_spans(after, last)

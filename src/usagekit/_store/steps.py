@@ -47,8 +47,8 @@ def write(  # noqa: PLR0917  the parts of a statement, in their order
         after: what stands behind the rows.
         rows: their values.
         most: rows in a statement, a power of two; None = `most_rows(row)`.
-        idle: the values of a row that changes nothing after all the others, to fill the last statement up; None = there
-            is none, so the last few rows take several statements.
+        idle: the values of a row that changes nothing once all the others are written, to fill the last statement up;
+            None = there is none, so the last few rows take several statements.
     """
     limit = most or most_rows(row)
     start = 0
