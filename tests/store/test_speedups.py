@@ -169,7 +169,7 @@ def test_a_pen_that_lends_lets_other_threads_run(page: Page) -> None:
     try:
         other.start()
         before = len(turns)
-        for _ in range(20_000):  # some 40 ms
+        for _ in range(30_000):  # tens of milliseconds, also where a record takes half a microsecond
             assert page.pen.write(1)
         after = len(turns)
     finally:
@@ -177,7 +177,7 @@ def test_a_pen_that_lends_lets_other_threads_run(page: Page) -> None:
         done.set()
         other.join()
 
-    assert after >= before + 5
+    assert after >= before + 3
 
 
 _SLOW = """
